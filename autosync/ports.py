@@ -1,0 +1,151 @@
+"""What a consumer needs from the outside, as Protocols that the blocks fulfil.
+
+Each port has one contract test-suite in tests/contract that every implementation passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit to make: the files that change and what it says.
+
+    Attributes:
+        message: Subject and body without trailers.
+        trailers: Git trailers (`AutoSync-Seq` ...), in order.
+        files: Path in the repository -> new bytes, or None to delete the file.
+        time: Unix seconds, UTC.
+        replace: Folders whose files not named in `files` are deleted (a full rewrite).
+    """
+
+    message: str
+    trailers: tuple[tuple[str, str], ...]
+    files: Mapping[str, bytes | None]
+    time: float
+    replace: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The whole commit message, trailers included."""
+        lines = "\n".join(f"{name}: {value}" for name, value in self.trailers)
+        return f"{self.message}\n\n{lines}\n" if lines else f"{self.message}\n"
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a branch stands: the commit's sha, its message and its trailers."""
+
+    sha: str
+    message: str
+    trailers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Remote(Protocol):
+    """A Git repository that takes one atomic commit at a time."""
+
+    @property
+    def address(self) -> str:
+        """Where people find it, without credentials."""
+        ...
+
+    def head(self) -> Head | None:
+        """The branch's newest commit, or None when the branch doesn't exist yet."""
+        ...
+
+    def find(self, trailer: str, value: str) -> str | None:
+        """The sha of the newest commit on the branch (among the last 100) that carries this trailer line."""
+        ...
+
+    def commit(self, commit: Commit, *, parent: str | None) -> str:
+        """Make one commit on top of `parent` and move the branch to it, or nothing at all.
+
+        Returns the new sha. Raises RemoteMoved when the branch no longer stands at `parent`,
+        RemoteUnavailable when it may work later, RemoteError when it never will.
+        """
+        ...
+
+    def read(self, path: str) -> bytes | None:
+        """A file at the branch's head, or None."""
+        ...
+
+    def files(self, under: str) -> Iterator[tuple[str, bytes]]:
+        """Every file below a folder at the branch's head as (path, bytes), in path order."""
+        ...
+
+    def link(self, sha: str) -> str:
+        """An address that shows the commit to a person."""
+        ...
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to tell people.
+
+    Attributes:
+        key: Identifies the notice; the same key is never delivered twice.
+        title: One line.
+        text: A few lines of plain text.
+        level: How bad it is.
+        facts: Short label -> value pairs shown beside the text.
+        link: Where to read on.
+    """
+
+    key: str
+    title: str
+    text: str
+    level: Level = "info"
+    facts: tuple[tuple[str, str], ...] = ()
+    link: str = ""
+
+
+class Notifier(Protocol):
+    """Delivers notices to people."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, notice: Notice) -> None:
+        """Deliver it, or raise RemoteUnavailable / RemoteError."""
+        ...
+
+    def check(self) -> None:
+        """Prove that the service answers and accepts our credentials without telling anybody anything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One file that a backup target keeps: its name, size in bytes, SHA-256 and Unix time."""
+
+    name: str
+    size: int
+    sha256: str
+    time: float
+
+
+class BackupTarget(Protocol):
+    """Keeps backup files."""
+
+    @property
+    def address(self) -> str: ...
+
+    def put(self, path: Path, name: str) -> Stored:
+        """Upload a file under a name, resumable, and prove by checksum that it arrived; replaces an older one whole."""
+        ...
+
+    def get(self, name: str, path: Path) -> None:
+        """Download to `path`; the file appears only when its checksum is right."""
+        ...
+
+    def list(self) -> Iterable[Stored]:
+        """What is kept, newest first."""
+        ...
+
+    def delete(self, name: str) -> None: ...

@@ -1,0 +1,240 @@
+"""Records: parsing, canonical form, ids and hashes.
+
+The canonical form is UTF-8 JSON with names in code point order, no spaces and every
+number as it was written (`1.0` stays `1.0`, 10^400 keeps its digits), so that equal
+records have equal bytes and an equal hash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgspec
+
+CANONICAL_VERSION = 1
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+MAX_DEPTH = 200
+MAX_ID_LENGTH = 1000
+
+Document = dict[str, Any]
+
+
+class BadRecord(Exception):
+    """One record can't be taken; the text is the reason that people read."""
+
+
+class NotUtf8(BadRecord):
+    """The bytes are not UTF-8, which speaks against the whole file."""
+
+
+class Record(NamedTuple):
+    """A record ready to be stored: id, canonical bytes, parsed document."""
+
+    id: str
+    doc: bytes
+    value: Document
+
+
+def _number(text: str) -> msgspec.Raw:
+    return msgspec.Raw(text.encode())
+
+
+_decode = msgspec.json.Decoder(float_hook=_number).decode
+_encode = msgspec.json.Encoder(order="sorted").encode
+_compact = msgspec.json.format
+
+
+def number(value: Any) -> Any:
+    """A parsed value with a non-integer number turned into a float; everything else as it is."""
+    return float(bytes(value)) if isinstance(value, msgspec.Raw) else value
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise BadRecord(f"the name {json.dumps(twice, ensure_ascii=False)} stands twice in one object")
+    return result
+
+
+def _constant(text: str) -> Any:
+    raise BadRecord(f"{text} is not a JSON number")
+
+
+def _integer(text: str) -> int | msgspec.Raw:
+    return _number(text) if len(text) > 4000 or text == "-0" else int(text)
+
+
+def _parse_strictly(raw: bytes) -> Any:
+    """The slow way: finds repeated names and keeps integers that a fast parser can't hold."""
+    return json.loads(
+        raw,
+        object_pairs_hook=_unique_names,
+        parse_float=_number,
+        parse_int=_integer,
+        parse_constant=_constant,
+    )
+
+
+def explain(raw: bytes, error: Exception) -> BadRecord:
+    """Why a text is no acceptable JSON, in words for the person who edits it."""
+    if isinstance(error, BadRecord):
+        return error
+    if isinstance(error, UnicodeDecodeError):
+        return NotUtf8(f"not UTF-8: byte 0x{error.object[error.start]:02x}")
+    if isinstance(error, RecursionError):
+        return BadRecord(f"objects or arrays are nested deeper than {MAX_DEPTH} levels")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as problem:
+        return NotUtf8(f"not UTF-8: byte 0x{raw[problem.start]:02x} at byte {problem.start}")
+    try:
+        _parse_strictly(raw)
+    except json.JSONDecodeError as problem:
+        return BadRecord(f"not JSON: {problem.msg} at line {problem.lineno}, column {problem.colno}")
+    except RecursionError:
+        return BadRecord(f"objects or arrays are nested deeper than {MAX_DEPTH} levels")
+    except BadRecord as problem:
+        return problem
+    if "\\u" in text and "urrogate" in str(error) or "truncated" in str(error):
+        return BadRecord("a \\ud800-\\udfff escape stands alone: half of a surrogate pair is no character")
+    return BadRecord(f"not JSON: {error}")
+
+
+def parse(raw: bytes) -> tuple[Document, bytes]:
+    """Parse one record's text.
+
+    Returns:
+        The parsed document (numbers with a fraction or exponent as `msgspec.Raw`) and its canonical bytes.
+
+    Raises:
+        BadRecord: Not JSON, not an object, a repeated name, nested too deeply, too large, or not UTF-8 (NotUtf8).
+    """
+    if len(raw) > MAX_RECORD_BYTES:
+        raise BadRecord(f"{len(raw):,} bytes long; a record may have {MAX_RECORD_BYTES:,}")
+    try:
+        value = _decode(raw)
+        doc = _encode(value)
+        # Re-encoding can only shorten: a dropped repeated name, an unescaped character, -0. All rare: look closer.
+        if len(doc) != len(raw) and len(doc) != len(_compact(raw, indent=-1)):
+            value = _parse_strictly(raw)
+            doc = _encode(value)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, BadRecord) as error:
+        value, doc = _rescue(raw, error)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    if not isinstance(value, dict):
+        raise BadRecord(f"a record must be an object, this is {_kind(value)}")
+    return value, doc
+
+
+def _check_depth(value: Any) -> None:
+    layer, depth = [value], 0
+    while layer := [
+        item
+        for parent in layer
+        if isinstance(parent, (dict, list))
+        for item in (parent.values() if isinstance(parent, dict) else parent)
+    ]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise BadRecord(f"objects or arrays are nested deeper than {MAX_DEPTH} levels")
+
+
+def _rescue(raw: bytes, error: Exception) -> tuple[Any, bytes]:
+    """Integers of thousands of digits are JSON all the same; everything else is explained."""
+    if isinstance(error, (ValueError, msgspec.DecodeError)) and not isinstance(error, UnicodeError):
+        try:
+            value = _parse_strictly(raw)
+            return value, _encode(value)
+        except (ValueError, RecursionError, BadRecord, UnicodeError):
+            pass
+    raise explain(raw, error) from None
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {list: "an array", str: "a string", bool: "a boolean", int: "a number", msgspec.Raw: "a number"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def canonical(value: Any) -> bytes:
+    """The canonical bytes of a parsed value."""
+    return _encode(value)
+
+
+def digest(doc: bytes) -> bytes:
+    """The 128-bit BLAKE2b hash of canonical bytes (16 bytes)."""
+    return blake2b(doc, digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A JSON Pointer (RFC 6901); a plain name `a` is read as `/a`."""
+
+    text: str
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The unescaped reference tokens."""
+        if not self.text:
+            return ()
+        text = self.text if self.text.startswith("/") else "/" + self.text
+        return tuple(token.replace("~1", "/").replace("~0", "~") for token in text[1:].split("/"))
+
+    def get(self, value: Any, default: Any = None) -> Any:
+        """What the pointer names in a parsed value, or `default`."""
+        for token in self.tokens:
+            if isinstance(value, dict) and token in value:
+                value = value[token]
+            elif isinstance(value, list) and token.isdecimal() and int(token) < len(value):
+                value = value[int(token)]
+            else:
+                return default
+        return value
+
+
+_MISSING = object()
+
+
+def _part(value: Any, pointer: str) -> str:
+    if value is _MISSING:
+        raise BadRecord(f"no key: nothing at {pointer}")
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        text = str(value)
+    else:
+        raise BadRecord(f"the key at {pointer} must be a string or an integer, this is {_kind(value)}")
+    if not text or len(text) > MAX_ID_LENGTH or not text.isprintable():
+        raise BadRecord(f"the key at {pointer} must have 1 to {MAX_ID_LENGTH} printable characters")
+    return text
+
+
+def key_reader(pointers: Sequence[str]) -> Callable[[Document], str]:
+    """A function that reads a record's id.
+
+    One pointer gives the value as text; several are joined with `/`, with `~` and `/`
+    inside a part escaped as in RFC 6901, so that different keys never give one id.
+
+    Raises (when called):
+        BadRecord: The key is missing, empty, not printable, or neither string nor integer.
+    """
+    paths = [(Pointer(text), text) for text in pointers]
+    if len(paths) == 1 and len(paths[0][0].tokens) == 1:
+        name, text = paths[0][0].tokens[0], paths[0][1]
+        return lambda doc: _part(doc.get(name, _MISSING), text)
+
+    def read(doc: Document) -> str:
+        parts = [_part(pointer.get(doc, _MISSING), text) for pointer, text in paths]
+        if len(parts) == 1:
+            return parts[0]
+        return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
+
+    return read

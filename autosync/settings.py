@@ -1,0 +1,255 @@
+"""autosync.toml as typed, frozen values, and where things live below the home folder."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from autosync.errors import ConfigError
+
+RESERVED = frozenset(
+    "batch change change_log collection consumer fence guard outbox quarantine record run seen source stage meta".split()
+)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+
+JsonType = Literal["string", "integer", "number", "boolean", "object", "array", "null", "date", "datetime"]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every settings table: frozen, unknown names are errors."""
+
+
+class Guard(Struct):
+    """What a run may do before it must ask.
+
+    Attributes:
+        max_delete: Share of the collection (0 to 1) that one run may delete.
+        max_refuse: Share of the input rows (0 to 1) that may fail their checks before the whole batch is refused.
+    """
+
+    max_delete: float = 0.2
+    max_refuse: float = 0.5
+
+
+class DatasetCheck(Struct):
+    """One Great Expectations expectation on the changed rows.
+
+    Attributes:
+        expect: The expectation's name, such as `expect_column_mean_to_be_between`.
+        column: JSON Pointer of the column, where the expectation takes one.
+        args: Further arguments as Great Expectations names them.
+    """
+
+    expect: str
+    column: str | None = None
+    args: dict[str, Any] = {}
+
+
+class Expect(Struct):
+    """Row checks by JSON Pointer, and dataset checks."""
+
+    required: list[str] = []
+    types: dict[str, JsonType | list[JsonType]] = {}
+    ranges: dict[str, tuple[float | None, float | None]] = {}
+    patterns: dict[str, str] = {}
+    allowed: dict[str, list[Any]] = {}
+    unique: list[str] = []
+    dataset: list[DatasetCheck] = []
+
+
+class Freshness(Struct):
+    """Age of the newest successful run, in seconds, from which people are warned."""
+
+    warn_after: float | None = None
+    error_after: float | None = None
+
+
+class Source(Struct):
+    """Where records come from. See docs/configuration.md for each field."""
+
+    name: str
+    location: str
+    key: str | list[str]
+    collection: str = ""
+    records: str = ""
+    mode: Literal["snapshot", "upsert"] = "snapshot"
+    schedule: str | float | None = None
+    timeout: float = 30.0
+    guard: Guard = Guard()
+    expect: Expect = Expect()
+    freshness: Freshness = Freshness()
+
+    @property
+    def keys(self) -> list[str]:
+        """The key's JSON Pointers."""
+        return [self.key] if isinstance(self.key, str) else list(self.key)
+
+    @property
+    def into(self) -> str:
+        """The collection's name."""
+        return self.collection or self.name
+
+
+class Push(Struct):
+    """Where commits go: a Prefect block `type/name`, else a Git address or folder, else a bare repository in the home."""
+
+    block: str | None = None
+    url: str | None = None
+    branch: str = "main"
+
+
+class Notify(Struct):
+    """Prefect blocks `type/name` that deliver notices, in order; the console when none is set."""
+
+    slack: str | None = None
+    email: str | None = None
+
+
+class Backup(Struct):
+    """Where backups go: a folder, or a Prefect block `google-drive/name`; how many are kept."""
+
+    folder: str | None = None
+    block: str | None = None
+    keep: int = 14
+    schedule: str | float | None = None
+
+
+class Retention(Struct):
+    """How long versions are kept: all for `days`, then one a day for `daily` days, then one a month."""
+
+    days: int = 30
+    daily: int = 365
+
+
+class Report(Struct):
+    """When the report and the monitor run, and in which language people read."""
+
+    schedule: str | float | None = None
+    monitor_schedule: str | float | None = None
+    language: Literal["en", "fa"] = "en"
+
+
+class Settings(Struct):
+    """The whole of autosync.toml."""
+
+    source: list[Source] = []
+    push: Push = Push()
+    notify: Notify = Notify()
+    backup: Backup = Backup()
+    retention: Retention = Retention()
+    report: Report = Report()
+
+    def named(self, names: list[str] | tuple[str, ...]) -> list[Source]:
+        """The named sources, or all; ConfigError for a name that autosync.toml doesn't have."""
+        known = {source.name: source for source in self.source}
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"there is no source {name!r}", todo=f"use one of: {', '.join(known) or '(none is configured)'}"
+                )
+        return [known[name] for name in names] if names else list(self.source)
+
+
+def _check(settings: Settings, where: str) -> None:
+    seen: dict[str, str] = {}
+    for source in settings.source:
+        if not _NAME.fullmatch(source.name) or not _NAME.fullmatch(source.into):
+            raise ConfigError(
+                f"the name {source.name!r} can't be used",
+                where=where,
+                todo="use 1 to 63 letters, digits, - and _, beginning with a letter",
+            )
+        if source.into.lower() in RESERVED or source.into.lower().startswith("sqlite_"):
+            raise ConfigError(
+                f"the collection name {source.into!r} is one of AutoSync's own tables",
+                where=where,
+                todo='give the source another `collection = "..."`',
+            )
+        for kind, name in (("source", source.name), ("collection", source.into)):
+            if seen.setdefault(f"{kind} {name.lower()}", source.name) != source.name or (
+                kind == "source" and sum(other.name.lower() == name.lower() for other in settings.source) > 1
+            ):
+                raise ConfigError(f"two sources use the {kind} name {name!r}", where=where, todo="rename one of them")
+        if not source.keys or not 0 <= source.guard.max_delete <= 1 or not 0 <= source.guard.max_refuse <= 1:
+            raise ConfigError(
+                f"source {source.name!r}: a key is needed and guard shares lie between 0 and 1", where=where
+            )
+        for pointer, pattern in source.expect.patterns.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"source {source.name!r}: the pattern for {pointer} is no regular expression: {error}", where=where
+                ) from None
+
+
+def read(path: Path) -> Settings:
+    """Read autosync.toml.
+
+    Raises:
+        ConfigError: Missing, unreadable, not TOML, an unknown or wrong setting; names the file and the place.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no configuration file",
+            where=str(path),
+            todo="write one (see README, Your own first source) or name it with --config",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file can't be read: {error}", where=str(path)) from None
+    try:
+        settings = msgspec.convert(tomllib.loads(text), Settings)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"the configuration file is wrong: {error}", where=str(path)) from None
+    _check(settings, str(path))
+    return settings
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where AutoSync keeps what it writes."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        return self.path / "autosync.db"
+
+    @property
+    def mirror(self) -> Path:
+        return self.path / "data_backup"
+
+    @property
+    def repository(self) -> Path:
+        return self.path / "repository.git"
+
+    @property
+    def reports(self) -> Path:
+        return self.path / "reports"
+
+    @property
+    def quality(self) -> Path:
+        return self.path / "quality"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "logs" / "app.log"
+
+    @property
+    def staging(self) -> Path:
+        return self.path / "staging"
+
+    @property
+    def prefect(self) -> Path:
+        return self.path / "prefect"
+
+    @property
+    def backups(self) -> Path:
+        return self.path / "backups"
