@@ -1,0 +1,327 @@
+"""What ingest compares with, and applying a staged batch: records, change log and source state in one transaction."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import msgspec
+import numpy as np
+
+from autosync.errors import StaleLock, StoreBusy
+from autosync.policy import Counts
+from autosync.seen import ENTRY, Entries, Recs, Seen, buckets, join, sort
+from autosync.settings import Source
+from blocks.staging import Batch
+from blocks.store.schema import INDEXES, Db, create_view, transaction
+
+CHUNK = 8192
+INSERT = "INSERT INTO record (rec, collection, id, doc, hash, level) VALUES (?, ?, ?, ?, ?, ?)"
+UPDATE = "UPDATE record SET doc = ?, hash = ? WHERE rec = ?"
+LOG = "INSERT INTO change (seq, batch, rec, op, before) VALUES (?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What is kept of a source between runs; version 0 and a fresh seed when there is nothing."""
+
+    version: int
+    rules: str
+    fingerprint: str
+    digest: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a batch did: the range of its changes (last < first when nothing changed), and the counts."""
+
+    first_seq: int
+    last_seq: int
+    counts: Counts
+
+
+def collection_id(db: Db, name: str) -> int | None:
+    """The number of a collection, None when it doesn't exist yet."""
+    row = db.execute("SELECT collection FROM collection WHERE name = ?", [name]).fetchone()
+    return int(row[0]) if row else None
+
+
+def ensure_collection(db: Db, name: str, source: str | None, key: Sequence[str]) -> int:
+    """The number of a collection, made when it is missing. Needs a transaction."""
+    db.execute(
+        "INSERT INTO collection (name, source, key) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET source = excluded.source, key = excluded.key",
+        [name, source, msgspec.json.encode(list(key)).decode()],
+    )
+    found = collection_id(db, name)
+    assert found is not None
+    return found
+
+
+def state(db: Db, source: str) -> SourceState:
+    """The source's kept state."""
+    row = db.execute(
+        "SELECT version, rules, fingerprint, digest, seed FROM source_state WHERE source = ?", [source]
+    ).fetchone()
+    return SourceState(*row) if row else SourceState(0, "", "", "", secrets.randbits(62))
+
+
+def seen(db: Db, source: str, seed: int) -> Seen:
+    """The hashes of the rows that the source showed last time."""
+    rows = db.execute("SELECT data FROM seen WHERE source = ? ORDER BY bucket", [source])
+    return Seen(join([row[0] for row in rows]), seed)
+
+
+def lookup(db: Db, collection: int | None, ids: Sequence[str]) -> dict[str, tuple[int, bytes | None]]:
+    """Ids -> (rec, hash); hash None for a deleted record, unknown ids are absent."""
+    if collection is None or not ids:
+        return {}
+    found: dict[str, tuple[int, bytes | None]] = {}
+    for start in range(0, len(ids), CHUNK):
+        wanted = msgspec.json.encode(ids[start : start + CHUNK]).decode()
+        rows = db.execute(
+            "SELECT record.id, record.rec, record.hash FROM json_each(?) AS wanted "
+            "CROSS JOIN record ON record.collection = ? AND record.id = wanted.value",
+            [wanted, collection],
+        )
+        found.update((id, (rec, hashed)) for id, rec, hashed in rows)
+    return found
+
+
+def live(db: Db, collection: int | None) -> Recs:
+    """The numbers of all live records of a collection, in no certain order."""
+    if collection is None:
+        return np.zeros(0, dtype=np.int64)
+    rows = db.execute("SELECT rec FROM record WHERE collection = ? AND hash IS NOT NULL", [collection])
+    return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+
+def holders(db: Db, collection: int | None, pointer: str, values: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Canonical value -> (rec, id) of the live record that has it at a pointer."""
+    from autosync.records import Pointer
+
+    if collection is None:
+        return {}
+    path = "$" + "".join('."' + token.replace('"', '\\"') + '"' for token in Pointer(pointer).tokens)
+    found: dict[str, tuple[int, str]] = {}
+    for start in range(0, len(values), CHUNK):
+        rows = db.execute(
+            "SELECT doc -> ?, rec, id FROM record WHERE collection = ? AND doc IS NOT NULL "
+            "AND doc -> ? IN (SELECT value FROM json_each(?))",
+            [path, collection, path, msgspec.json.encode(values[start : start + CHUNK]).decode()],
+        )
+        found.update((value, (rec, id)) for value, rec, id in rows)
+    return found
+
+
+def document(db: Db, rec: int) -> bytes:
+    """A live record's canonical bytes."""
+    return bytes(db.execute("SELECT CAST(doc AS BLOB) FROM record WHERE rec = ?", [rec]).fetchone()[0])
+
+
+def id_of(db: Db, rec: int) -> str:
+    """A record's id."""
+    return str(db.execute("SELECT id FROM record WHERE rec = ?", [rec]).fetchone()[0])
+
+
+def check_token(db: Db, name: str, token: int) -> None:
+    """Refuse a writer whose lock a newer one has taken over. Needs a transaction.
+
+    Raises:
+        StaleLock: A newer fencing token was given out.
+    """
+    row = db.execute("SELECT token, run FROM fence WHERE name = ?", [name]).fetchone()
+    if row is None or row[0] != token:
+        raise StaleLock(
+            f"run {row[1] if row else '?'} has taken over {name!r}",
+            where="store",
+            kept="everything that the newer run wrote; this run wrote nothing",
+            todo="nothing; the newer run goes on",
+        )
+
+
+def apply(db: Db, batch: Batch, source: Source, *, run: str, token: int, now: float) -> Applied:
+    """Apply a staged batch in one transaction.
+
+    Args:
+        run: The run's id, kept with the changes.
+        token: The fencing token that the lock stage got.
+        now: Unix seconds, UTC; the changes' time.
+
+    Raises:
+        StaleLock: A newer run holds the source.
+        StoreBusy: The source's state moved since ingest compared with it; ingest again.
+    """
+    ticket, staged = batch.ticket, batch.staged
+    with transaction(db):
+        check_token(db, f"source {source.name}", token)
+        if state(db, source.name).version != ticket.state_version:
+            raise StoreBusy(
+                f"another run stored a batch of {source.name!r} in between", kept="that batch", todo="nothing; retried"
+            )
+        collection = ensure_collection(db, ticket.collection, source.name, ticket.key)
+        recs = _numbers(db, staged.recs, staged.skip)
+        first = _next_seq(db)
+        last = first + ticket.counts.changed - 1
+        number = int(db.execute("SELECT coalesce(max(batch), 0) + 1 FROM batch").fetchone()[0])
+        if ticket.counts.changed:
+            _write(db, batch, recs, collection, number, first)
+            _delete(db, staged.deletes, number, last - len(staged.deletes) + 1)
+            counts = ticket.counts
+            db.execute(
+                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [number, collection, source.name, run, ticket.origin, now, first, last]
+                + [counts.inserted, counts.updated, counts.deleted, token],
+            )
+            db.execute(
+                "UPDATE collection SET records = records + ? WHERE collection = ?",
+                [counts.inserted - counts.deleted, collection],
+            )
+            _widen_view(db, collection, ticket.collection, staged.fields)
+        _keep_state(db, batch, source, recs, now)
+    if last - first > 100_000:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return Applied(first, last, ticket.counts)
+
+
+def _numbers(db: Db, recs: Recs, skip: frozenset[int]) -> Recs:
+    """Give every new record its number; skipped rows get -1."""
+    recs = recs.copy()
+    if skip:
+        recs[list(skip)] = -1
+    new = np.flatnonzero(recs == 0)
+    first = int(db.execute("SELECT coalesce(max(rec), 0) + 1 FROM record").fetchone()[0])
+    recs[new] = np.arange(first, first + len(new))
+    return recs
+
+
+def _next_seq(db: Db) -> int:
+    return int(db.execute("SELECT coalesce(max(last_seq), 0) + 1 FROM batch").fetchone()[0])
+
+
+def _write(db: Db, batch: Batch, recs: Recs, collection: int, number: int, seq: int) -> None:
+    """Write inserts and updates in chunks, each with its log rows."""
+    staged, rows = batch.staged, batch.rows()
+    fresh = staged.recs == 0
+    many = int(fresh.sum()) > 100_000
+    if many and not db.execute("SELECT 1 FROM record LIMIT 1").fetchone():
+        for line in INDEXES.split(";"):
+            if line.strip():
+                db.execute("DROP INDEX IF EXISTS " + line.split("EXISTS ")[1].split()[0])
+    for start in range(0, len(recs), CHUNK):
+        numbers, levels = recs[start : start + CHUNK].tolist(), staged.levels[start : start + CHUNK].tolist()
+        hashes = [staged.hashes[16 * n : 16 * n + 16] for n in range(start, start + len(numbers))]
+        taken = list(islice(rows, len(numbers)))
+        new = fresh[start : start + CHUNK].tolist()
+        every = [row for row in zip(numbers, taken, hashes, levels, new, strict=True) if row[0] > 0]
+        inserts = [
+            (rec, collection, id, doc, hashed, level) for rec, (id, doc), hashed, level, is_new in every if is_new
+        ]
+        updates = [(doc, hashed, rec) for rec, (_, doc), hashed, _, is_new in every if not is_new]
+        log: list[tuple[int, int, int, str, str | None]] = [
+            (seq + n, number, row[0], "insert", None) for n, row in enumerate(inserts)
+        ]
+        seq += len(inserts)
+        before = _documents(db, [row[2] for row in updates])
+        for _, _, rec in updates:
+            old = before[rec]
+            log.append((seq, number, rec, "insert" if old is None else "update", old))
+            seq += 1
+        db.executemany(INSERT, inserts)
+        db.executemany(UPDATE, updates)
+        db.executemany(LOG, log)
+    for line in INDEXES.split(";") if many else []:
+        if line.strip():
+            db.execute(line)
+
+
+def _documents(db: Db, recs: list[int]) -> dict[int, str | None]:
+    if not recs:
+        return {}
+    rows = db.execute(
+        "SELECT rec, doc FROM json_each(?) AS wanted CROSS JOIN record ON record.rec = wanted.value",
+        [msgspec.json.encode(recs).decode()],
+    )
+    return dict(rows.fetchall())
+
+
+def _delete(db: Db, deletes: Recs, number: int, seq: int) -> None:
+    """Turn records into tombstones; their last content goes to the log."""
+    numbers = deletes.tolist()
+    db.executemany(
+        "INSERT INTO change (seq, batch, rec, op, before) SELECT ?, ?, rec, 'delete', doc FROM record WHERE rec = ?",
+        [(seq + n, number, rec) for n, rec in enumerate(numbers)],
+    )
+    db.executemany("UPDATE record SET doc = NULL, hash = NULL WHERE rec = ?", [(rec,) for rec in numbers])
+
+
+def _widen_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]) -> None:
+    row = db.execute("SELECT fields FROM collection WHERE collection = ?", [collection]).fetchone()
+    known = [tuple(path) for path in msgspec.json.decode(row[0])]
+    new = [path for path in fields if path not in set(known)]
+    if new:
+        columns = known + new
+        nested = {path[0] for path in columns if len(path) > 1}
+        columns = [path for path in columns if len(path) > 1 or path[0] not in nested]
+        db.execute(
+            "UPDATE collection SET fields = ? WHERE collection = ?",
+            [msgspec.json.encode(columns).decode(), collection],
+        )
+        create_view(db, collection, name, columns)
+
+
+def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, now: float) -> None:
+    """Keep what the source showed, in the same transaction as what came of it."""
+    ticket, staged = batch.ticket, batch.staged
+    if ticket.origin != "source":
+        forget_seen(db, source.name, recs[recs > 0])
+        return
+    entries = staged.entries.copy()
+    entries["rec"] = recs
+    fresh = [staged.known, entries[recs > 0]]
+    previous = seen(db, source.name, ticket.seed).entries if ticket.state_version else np.zeros(0, dtype=ENTRY)
+    if ticket.mode == "upsert":
+        touched = np.concatenate([part["rec"] for part in fresh])
+        fresh.append(previous[~np.isin(previous["rec"], touched)])
+    merged = np.concatenate(fresh)
+    _write_seen(db, source.name, sort(np.unique(merged)))
+    db.execute(
+        "INSERT OR REPLACE INTO source_state VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [source.name, ticket.state_version + 1, ticket.rules, ticket.fingerprint, ticket.digest, ticket.seed, now],
+    )
+
+
+def _write_seen(db: Db, source: str, entries: Entries) -> None:
+    old = dict(db.execute("SELECT bucket, data FROM seen WHERE source = ?", [source]).fetchall())
+    changed = [(source, n, data) for n, data in enumerate(buckets(entries)) if data != old.get(n)]
+    db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", changed)
+
+
+def forget_seen(db: Db, source: str, recs: Recs) -> None:
+    """Forget the raw rows of records that something other than their source changed. Needs a transaction.
+
+    The digest goes too, so that the next run looks at every row again and the source has its say.
+    """
+    entries = seen(db, source, 0).entries
+    _write_seen(db, source, entries[~np.isin(entries["rec"], recs)])
+    db.execute(
+        "UPDATE source_state SET version = version + 1, fingerprint = '', digest = '' WHERE source = ?", [source]
+    )
+
+
+def touch(db: Db, source: str, fingerprint: str) -> None:
+    """Keep a new fingerprint of unchanged content, so that the next look is a stat again."""
+    with transaction(db, revise=False):
+        db.execute("UPDATE source_state SET fingerprint = ? WHERE source = ?", [fingerprint, source])
+
+
+def read_rows(db: sqlite3.Connection, collection: int) -> Iterator[tuple[str, bytes]]:
+    """(id, canonical bytes) of every live record in key order."""
+    rows = db.execute(
+        "SELECT id, CAST(doc AS BLOB) FROM record WHERE collection = ? AND doc IS NOT NULL ORDER BY id", [collection]
+    )
+    yield from rows

@@ -1,0 +1,87 @@
+"""The repository's files of a collection, rendered from the store: all of them, or those that changes touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from autosync.shards import REPO_MIN_BITS, body, file_name, level, repo_layout, split
+from blocks.store.batches import read_rows
+from blocks.store.history import changed_ids
+from blocks.store.schema import Db
+
+# The literal lets SQLite use the partial index; the parameter narrows it to the collection's present level.
+PREVIOUS = (
+    f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? AND hash IS NOT NULL "
+    "AND id <= ? ORDER BY id DESC LIMIT 1"
+)
+NEXT = (
+    f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? AND hash IS NOT NULL "
+    "AND id > ? ORDER BY id LIMIT 1"
+)
+
+
+class AllFiles(Mapping[str, bytes]):
+    """Every file of a collection as path -> bytes, rendered while they are iterated: a large one needs no memory."""
+
+    def __init__(self, db: Db, collection: int, records: int) -> None:
+        self.db, self.collection, self.records = db, collection, records
+
+    def _each(self) -> Iterator[tuple[str, bytes]]:
+        layout = repo_layout(self.records)
+        for start, lines in split(read_rows(self.db, self.collection), layout.bits):
+            yield file_name(start, layout), body(lines)
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path, _ in self._each())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, path: str) -> bytes:
+        for name, data in self._each():
+            if name == path:
+                return data
+        raise KeyError(path)
+
+    def items(self) -> Iterator[tuple[str, bytes]]:  # type: ignore[override]  # a stream instead of a view
+        return self._each()
+
+
+def touched_files(db: Db, collection: int, records: int, after: int, upto: int) -> dict[str, bytes | None]:
+    """Files that the changes in (after, upto] touch -> their bytes now, None where a file is to be deleted.
+
+    Args:
+        records: Live records now; it decides how many keys share a file.
+    """
+    layout = repo_layout(records)
+    bits = layout.bits
+    if bits is None:
+        data = body(line for _, line in read_rows(db, collection))
+        return {file_name("", layout): data or None}
+    starts, files = set[str](), dict[str, bytes | None]()
+    for id, live in changed_ids(db, collection, after, upto).items():
+        found = db.execute(PREVIOUS, [collection, bits, id]).fetchone()
+        starts.add(found[0] if found else "")
+        if level(id) >= bits and not live:
+            files[file_name(id, layout)] = None
+        elif level(id) >= bits:  # a new boundary also shortens the file before it
+            before = db.execute(PREVIOUS.replace("id <= ?", "id < ?"), [collection, bits, id]).fetchone()
+            starts.add(before[0] if before else "")
+    for start in sorted(starts):
+        files[file_name(start, layout)] = _render(db, collection, bits, start) or None
+    return files
+
+
+def _render(db: Db, collection: int, bits: int, start: str) -> bytes:
+    end = db.execute(NEXT, [collection, bits, start]).fetchone()
+    return body(doc for _, doc in read_range(db, collection, start, end[0] if end else None))
+
+
+def read_range(db: Db, collection: int, start: str, end: str | None) -> Iterator[tuple[str, bytes]]:
+    """(id, canonical bytes) of live records with start <= id < end, in key order; end None for no end."""
+    limit = "" if end is None else "AND id < ?"
+    yield from db.execute(
+        "SELECT id, CAST(doc AS BLOB) FROM record WHERE collection = ? AND doc IS NOT NULL "
+        f"AND id >= ? {limit} ORDER BY id",
+        [collection, start] if end is None else [collection, start, end],
+    )

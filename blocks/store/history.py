@@ -1,0 +1,134 @@
+"""Reading: a record, the change log, a collection as of any seq, and what status and reports need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from blocks.store.schema import Db
+
+Row = dict[str, Any]
+
+
+def rows(db: Db, sql: str, parameters: list[Any] | tuple[Any, ...] = ()) -> list[Row]:
+    """The answer of a query as dicts."""
+    answer = db.execute(sql, parameters)
+    names = [column[0] for column in answer.description]
+    return [dict(zip(names, row, strict=True)) for row in answer]
+
+
+def collections(db: Db) -> list[Row]:
+    """Every collection: number, name, source, key, records."""
+    return rows(db, "SELECT collection, name, source, key, records FROM collection ORDER BY name")
+
+
+def revision(db: Db) -> int:
+    """Counts up with every change that readers can see: good for an ETag."""
+    return int(db.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0])
+
+
+def record(db: Db, collection: str, id: str) -> str | None:
+    """A live record's canonical text, or None."""
+    row = db.execute(
+        "SELECT doc FROM record WHERE collection = (SELECT collection FROM collection WHERE name = ?) AND id = ?",
+        [collection, id],
+    ).fetchone()
+    return str(row[0]) if row and row[0] is not None else None
+
+
+def changes(
+    db: Db,
+    collection: str | None = None,
+    id: str | None = None,
+    *,
+    run: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Row]:
+    """The change log, newest first: seq, run, source, collection, id, op, before, after, origin, time.
+
+    Args:
+        before: Only changes with a smaller seq (for the next page).
+    """
+    where, values = ["1 = 1"], list[Any]()
+    if id is not None:
+        # by the record's number: the log's index is on it
+        where.append(
+            "change.rec = (SELECT rec FROM record JOIN collection USING (collection) WHERE name = ? AND id = ?)"
+        )
+        values += [collection, id]
+    elif collection is not None:
+        where.append("batch.collection = (SELECT collection FROM collection WHERE name = ?)")
+        values.append(collection)
+    if run is not None:
+        where.append("batch.run = ?")
+        values.append(run)
+    if before is not None:
+        where.append("change.seq < ?")
+        values.append(before)
+    return rows(
+        db,
+        "SELECT log.* FROM change_log AS log WHERE seq IN (SELECT change.seq FROM change JOIN batch USING (batch) "
+        f"WHERE {' AND '.join(where)} ORDER BY change.seq DESC LIMIT ?) ORDER BY seq DESC",
+        [*values, limit],
+    )
+
+
+def changed_ids(db: Db, collection: int, after: int, upto: int) -> dict[str, bool]:
+    """Ids changed in (after, upto] -> whether the record is live now."""
+    found = db.execute(
+        "SELECT DISTINCT record.id, record.hash IS NOT NULL FROM change JOIN record USING (rec) "
+        "WHERE change.seq > ? AND change.seq <= ? AND record.collection = ?",
+        [after, upto, collection],
+    )
+    return {id: bool(live) for id, live in found}
+
+
+def as_of(db: Db, collection: int, seq: int) -> Iterator[tuple[str, bytes]]:
+    """(id, canonical bytes) of every record that was live after change `seq`, in key order.
+
+    A record's content then is what its first later change found before it, else what it is now.
+    """
+    yield from db.execute(
+        "WITH later AS (SELECT rec, min(seq) AS seq FROM change WHERE seq > ? GROUP BY rec) "
+        "SELECT id, CAST(iif(later.seq IS NULL, doc, (SELECT before FROM change WHERE seq = later.seq)) AS BLOB) AS body "
+        "FROM record LEFT JOIN later USING (rec) WHERE collection = ? AND body IS NOT NULL ORDER BY id",
+        [seq, collection],
+    )
+
+
+def seq_at(db: Db, collection: int, time: float) -> int:
+    """The last seq of a collection at a time (Unix seconds)."""
+    row = db.execute(
+        "SELECT coalesce(max(last_seq), 0) FROM batch WHERE collection = ? AND time <= ?", [collection, time]
+    ).fetchone()
+    return int(row[0])
+
+
+def runs(db: Db, source: str | None = None, *, since: float = 0, limit: int = 10_000) -> list[Row]:
+    """Runs, newest first."""
+    return rows(
+        db,
+        "SELECT * FROM run WHERE (? IS NULL OR source = ?) AND started >= ? ORDER BY started DESC LIMIT ?",
+        [source, source, since, limit],
+    )
+
+
+def stages(db: Db, run: str) -> list[Row]:
+    """The stages of a run in order: name, state, seconds, retries."""
+    return rows(db, "SELECT name, state, seconds, retries FROM stage WHERE run = ? ORDER BY started", [run])
+
+
+def cursors(db: Db) -> list[Row]:
+    """Every consumer's cursor with the collection's newest seq."""
+    return rows(
+        db,
+        "SELECT consumer, collection.name AS collection, consumer.seq, consumer.time, "
+        "(SELECT coalesce(max(last_seq), 0) FROM batch WHERE batch.collection = collection.collection) AS newest "
+        "FROM consumer JOIN collection USING (collection) ORDER BY collection.name, consumer",
+    )
+
+
+def locks(db: Db) -> list[Row]:
+    """Places that are held: name, run, since, token."""
+    return rows(db, "SELECT name, run, since, token FROM fence WHERE released IS NULL ORDER BY since")

@@ -1,0 +1,188 @@
+"""Opening the database, its tables, and the view of each collection for people who query."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from autosync.errors import StoreBusy, StoreError
+
+SCHEMA_VERSION = 1
+MAX_VIEW_COLUMNS = 500
+
+TABLES = """
+CREATE TABLE collection (
+  collection INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT, key TEXT NOT NULL,
+  records INTEGER NOT NULL DEFAULT 0, fields TEXT NOT NULL DEFAULT '[]');
+CREATE TABLE record (
+  rec INTEGER PRIMARY KEY, collection INTEGER NOT NULL, id TEXT NOT NULL,
+  doc TEXT, hash BLOB, level INTEGER NOT NULL);
+CREATE TABLE change (
+  seq INTEGER PRIMARY KEY, batch INTEGER NOT NULL, rec INTEGER NOT NULL, op TEXT NOT NULL, before TEXT);
+CREATE TABLE batch (
+  batch INTEGER PRIMARY KEY, collection INTEGER NOT NULL, source TEXT NOT NULL, run TEXT NOT NULL,
+  origin TEXT NOT NULL, time REAL NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+  inserted INTEGER NOT NULL, updated INTEGER NOT NULL, deleted INTEGER NOT NULL, token INTEGER NOT NULL);
+CREATE TABLE source_state (
+  source TEXT PRIMARY KEY, version INTEGER NOT NULL, rules TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  digest TEXT NOT NULL, seed INTEGER NOT NULL, time REAL NOT NULL);
+CREATE TABLE seen (source TEXT NOT NULL, bucket INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (source, bucket))
+  WITHOUT ROWID;
+CREATE TABLE consumer (
+  consumer TEXT NOT NULL, collection INTEGER NOT NULL, seq INTEGER NOT NULL, time REAL NOT NULL, info TEXT NOT NULL,
+  PRIMARY KEY (consumer, collection)) WITHOUT ROWID;
+CREATE TABLE fence (
+  name TEXT PRIMARY KEY, token INTEGER NOT NULL, run TEXT NOT NULL, since REAL NOT NULL, released REAL);
+CREATE TABLE run (
+  run TEXT PRIMARY KEY, source TEXT NOT NULL, started REAL NOT NULL, ended REAL, scheduled REAL, outcome TEXT,
+  seq INTEGER, inserted INTEGER NOT NULL DEFAULT 0, updated INTEGER NOT NULL DEFAULT 0,
+  deleted INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0, commit_sha TEXT, root TEXT,
+  error TEXT, retries INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX run_source ON run (source, started);
+CREATE TABLE stage (
+  run TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL,
+  retries INTEGER NOT NULL, PRIMARY KEY (run, name));
+CREATE TABLE outbox (
+  notice INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, created REAL NOT NULL, body TEXT NOT NULL,
+  claimed REAL, delivered REAL, channel TEXT, attempts INTEGER NOT NULL DEFAULT 0, error TEXT);
+CREATE INDEX outbox_open ON outbox (notice) WHERE delivered IS NULL;
+CREATE TABLE quarantine (
+  item INTEGER PRIMARY KEY, source TEXT NOT NULL, digest BLOB NOT NULL, run TEXT NOT NULL, first_seen REAL NOT NULL,
+  last_seen REAL NOT NULL, place TEXT NOT NULL, id TEXT, reason TEXT NOT NULL, raw BLOB NOT NULL,
+  state TEXT NOT NULL DEFAULT 'open', UNIQUE (source, digest));
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('revision', 0);
+"""
+
+INDEXES = """
+CREATE UNIQUE INDEX IF NOT EXISTS record_id ON record (collection, id);
+CREATE INDEX IF NOT EXISTS record_boundary ON record (collection, id) WHERE level >= 4;
+CREATE INDEX IF NOT EXISTS change_rec ON change (rec, seq);
+"""
+
+CHANGE_LOG = """
+SELECT change.seq, batch.run, batch.source, collection.name AS collection, record.id, change.op, change.before,
+  CASE change.op WHEN 'delete' THEN NULL ELSE coalesce(
+    (SELECT later.before FROM change AS later WHERE later.rec = change.rec AND later.seq > change.seq
+     ORDER BY later.seq LIMIT 1), record.doc) END AS after,
+  batch.origin, strftime('%Y-%m-%dT%H:%M:%fZ', batch.time, 'unixepoch') AS time
+FROM change JOIN batch USING (batch) JOIN record USING (rec)
+JOIN collection ON collection.collection = record.collection
+"""
+
+Db = sqlite3.Connection
+
+
+@contextmanager
+def explained(path: Path | str = "the database") -> Iterator[None]:
+    """Turn SQLite's errors into ours, with what to do."""
+    kept = "everything written before; the transaction was undone"
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise StoreBusy(f"another program holds the database: {text}", where=str(path), kept=kept) from None
+        todo = {"full": "make room on the disk, then run again", "readonly": "make the folder writable"}
+        todo |= {"unable to open": "make the folder writable", "disk I/O": "check the disk, then run again"}
+        help_text = next((advice for sign, advice in todo.items() if sign in text), "run: autosync verify")
+        raise StoreError(f"the database can't be written: {text}", where=str(path), kept=kept, todo=help_text) from None
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"the database is damaged or no database: {error}",
+            where=str(path),
+            kept="mirror and repository",
+            todo="keep the file aside and rebuild it from the mirror or the repository",
+        ) from None
+
+
+def connect(path: Path, *, read_only: bool = False) -> Db:
+    """Open the store, creating it when it doesn't exist (unless `read_only`).
+
+    Raises:
+        StoreError: The folder or the file can't be written, the file is no database, or a newer AutoSync made it.
+    """
+    with explained(path):
+        if read_only:
+            db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=30)
+            db.execute("PRAGMA query_only = 1")
+        else:
+            _make_folder(path.parent)
+            db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        db.execute("PRAGMA cache_size = -32768")
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            raise StoreError("a newer AutoSync wrote this database", where=str(path), todo="update AutoSync")
+        if version == 0 and not read_only:
+            _create(db)
+        if not read_only:
+            db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the folder for the database can't be made: {error.strerror}",
+            where=str(folder),
+            todo="make it writable, or choose another with --home",
+        ) from None
+
+
+def _create(db: Db) -> None:
+    from sqlite_utils import Database  # imports pandas: only a new database pays for it
+
+    db.execute("PRAGMA journal_mode = WAL")
+    with transaction(db, revise=False):
+        if int(db.execute("PRAGMA user_version").fetchone()[0]) == SCHEMA_VERSION:
+            return
+        for statement in (TABLES + INDEXES).split(";"):
+            if statement.strip():
+                db.execute(statement)
+        Database(db).create_view("change_log", CHANGE_LOG)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextmanager
+def transaction(db: Db, *, revise: bool = True) -> Iterator[None]:
+    """One write transaction: everything or nothing. Readers see the state before until it ends.
+
+    `revise` counts the store's revision up, from which readers see that something changed.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        if revise:
+            db.execute("UPDATE meta SET value = value + 1 WHERE name = 'revision'")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def column_name(path: tuple[str, ...]) -> str:
+    """A column's name from a field's path: letters, digits and _ of any script; the parts joined with _."""
+    return re.sub(r"\W", "_", "_".join(path)) or "_"
+
+
+def create_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]) -> None:
+    """Make the view named like the collection: its id and one column a field, nested objects one level flattened."""
+    from sqlite_utils import Database
+
+    columns, taken = ["id AS _id"], {"_id", "_record"}
+    for path in fields[:MAX_VIEW_COLUMNS]:
+        column = column_name(path)
+        while column.lower() in taken:
+            column += "_"
+        taken.add(column.lower())
+        inner = "".join('."' + part.replace('"', '\\"') + '"' for part in path).replace("'", "''")
+        columns.append(f"json_extract(doc, '${inner}') AS \"{column}\"")
+    columns.append("doc AS _record")
+    sql = f"SELECT {', '.join(columns)} FROM record WHERE collection = {collection} AND doc IS NOT NULL"
+    Database(db).create_view(name, sql, replace=True)

@@ -1,0 +1,1 @@
+"""The Prefect flows, one task per stage, and the command line."""

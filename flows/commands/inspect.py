@@ -1,0 +1,186 @@
+"""status, show, log, verify: looking, without changing anything."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from autosync.errors import ConfigError
+from blocks.store import history, ledger
+from flows.commands.base import AsJson, age, app, console, moment, print_json, print_table, space
+from flows.space import Space, now
+from flows.verification import verify_all
+
+
+def require_store(here: Space) -> None:
+    """ConfigError when nothing was synced into this home yet."""
+    if not here.home.database.exists():
+        raise ConfigError("nothing was synced here yet", where=str(here.home.path), todo="run: autosync run")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Per source: last run, freshness, cursors of every consumer, locks held, open quarantine."""
+    here = space()
+    require_store(here)
+    found = describe_status(here)
+    if as_json:
+        print_json(found)
+        return
+    columns = ["source", "last run", "outcome", "age", "freshness", "records", "quarantine", "behind"]
+    print_table("", columns, [_row(source) for source in found["sources"]])
+    out = console()
+    for source in found["sources"]:
+        if source["error"]:
+            out.print(f"\n{source['source']}: {source['error']}", style="red")
+    for lock in found["locks"]:
+        out.print(f"\nlock {lock['name']}: run {lock['run']}, for {age(now() - lock['since'])}")
+    out.print(f"\n{found['waiting']} notices wait in the outbox" if found["waiting"] else "")
+
+
+def _row(source: dict[str, Any]) -> list[str]:
+    behind = ", ".join(
+        f"{c['consumer']} -{c['newest'] - c['seq']}" for c in source["cursors"] if c["newest"] > c["seq"]
+    )
+    return [
+        source["source"],
+        moment(source["last_run"]),
+        source["outcome"] or "",
+        age(source["age"]),
+        source["freshness"],
+        f"{source['records']:,}",
+        str(source["quarantine"]),
+        behind or "-",
+    ]
+
+
+def describe_status(here: Space) -> dict[str, Any]:
+    """Everything that `status` shows."""
+    with here.database(read_only=True) as db:
+        cursors, items, sources = history.cursors(db), ledger.open_items(db), []
+        counts = {row["name"]: row["records"] for row in history.collections(db)}
+        for source in here.settings.source:
+            last = next(iter(history.runs(db, source.name, limit=1)), None)
+            good = history.rows(
+                db,
+                "SELECT max(ended) AS ended FROM run WHERE source = ? AND outcome IN ('changed', 'unchanged')",
+                [source.name],
+            )[0]["ended"]
+            since = None if good is None else now() - good
+            limits = source.freshness
+            sources.append(
+                {
+                    "source": source.name,
+                    "last_run": last and last["started"],
+                    "outcome": last and last["outcome"],
+                    "error": last and last["error"],
+                    "age": since,
+                    "freshness": freshness(since, limits.warn_after, limits.error_after),
+                    "records": counts.get(source.into, 0),
+                    "quarantine": sum(item["source"] == source.name for item in items),
+                    "cursors": [cursor for cursor in cursors if cursor["collection"] == source.into],
+                }
+            )
+        return {"sources": sources, "locks": history.locks(db), "waiting": ledger.waiting(db)}
+
+
+def freshness(since: float | None, warn: float | None, error: float | None) -> str:
+    """fresh, warn, error or unknown, from the age of the newest successful run in seconds."""
+    if since is None:
+        return "unknown"
+    if error is not None and since > error:
+        return "error"
+    return "warn" if warn is not None and since > warn else "fresh"
+
+
+@app.command()
+def show(collection: str, id: str, as_json: AsJson = False) -> None:
+    """Print a record: its canonical form with --json, indented for people without."""
+    here = space()
+    require_store(here)
+    with here.database(read_only=True) as db:
+        doc = history.record(db, collection, id)
+        known = [row["name"] for row in history.collections(db)]
+    if doc is None:
+        hint = f"collections: {', '.join(known)}" if collection not in known else f"autosync log {collection} {id}"
+        print(f"autosync: no record {id!r} in {collection!r}. See: {hint}", file=sys.stderr)
+        raise typer.Exit(1)
+    print(doc if as_json else msgspec.json.format(doc, indent=2))
+
+
+@app.command("log")
+def log_(
+    collection: Annotated[str | None, typer.Argument()] = None,
+    id: Annotated[str | None, typer.Argument()] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many changes.")] = 30,
+    before: Annotated[int | None, typer.Option(help="Only changes with a smaller seq: the next page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The change log, newest first."""
+    here = space()
+    require_store(here)
+    with here.database(read_only=True) as db:
+        rows = history.changes(db, collection, id, before=before, limit=limit)
+    if as_json:
+        print_json({"changes": [row | {side: _document(row[side]) for side in ("before", "after")} for row in rows]})
+        return
+    columns = ["seq", "time", "collection", "op", "id", "what", "origin"]
+    print_table("", columns, [_change(row) for row in rows])
+
+
+def _document(text: str | None) -> Any:
+    return None if text is None else msgspec.Raw(text.encode())
+
+
+def _change(row: dict[str, Any]) -> list[str]:
+    return [
+        str(row["seq"]),
+        row["time"][:19].replace("T", " "),
+        row["collection"],
+        row["op"],
+        row["id"],
+        describe_change(row),
+        row["origin"],
+    ]
+
+
+def describe_change(row: dict[str, Any]) -> str:
+    """An update as `field: old → new`, the first few fields, cut to a readable length."""
+    from flows.planning import differing
+
+    if row["op"] != "update":
+        return ""
+    before, after = (msgspec.json.decode(row[side], type=dict[str, msgspec.Raw]) for side in ("before", "after"))
+    names = differing(row["before"].encode(), row["after"].encode())
+    parts = [f"{name}: {_cut(before.get(name))} → {_cut(after.get(name))}" for name in names[:3]]
+    return "; ".join(parts) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _cut(value: msgspec.Raw | None, size: int = 40) -> str:
+    text = "(none)" if value is None else bytes(value).decode()
+    return text if len(text) <= size else text[: size - 1] + "…"
+
+
+@app.command()
+def verify(as_json: AsJson = False) -> None:
+    """Recompute the root hash of store, mirror and repository, and compare."""
+    here = space()
+    require_store(here)
+    found = verify_all(here)
+    if as_json:
+        print_json(found)
+    else:
+        columns = ["collection", "records", "store", "mirror", "repository", "equal"]
+        roots = ("store_root", "mirror_root", "repo_root")
+        rows = [
+            [row["collection"], f"{row['records']:,}", *((row[name] or "-")[:16] for name in roots)]
+            + ["yes" if len({row[name] for name in roots}) == 1 else "NO"]
+            for row in found["collections"]
+        ]
+        print_table("", columns, rows)
+        for problem in found["problems"]:
+            console().print(problem, style="red")
+    raise typer.Exit(0 if found["equal"] else 1)

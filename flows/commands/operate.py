@@ -1,0 +1,3 @@
+"""up, report: the service and its products."""
+
+from __future__ import annotations

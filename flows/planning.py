@@ -1,0 +1,88 @@
+"""What a run would do, found by the same code, in a temporary folder, with a read-only store."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from autosync.errors import Refused
+from autosync.records import canonical
+from autosync.settings import Source
+from autosync.sift import Staged
+from blocks import staging
+from blocks.store import batches
+from blocks.store.schema import Db, connect
+from flows.space import Space
+from flows.stages.ingest import check_guards, examine
+
+SHOWN = 20
+
+
+def describe(space: Space, name: str) -> dict[str, Any]:
+    """The plan for a source: outcome, counts, first changes with the fields that differ, refused rows.
+
+    Raises:
+        SourceError: The source can't be read.
+    """
+    source = space.source(name)
+    with tempfile.TemporaryDirectory(prefix="autosync-plan-") as folder:
+        exists = space.home.database.exists()
+        db = connect(space.home.database, read_only=True) if exists else connect(Path(folder) / "empty.db")
+        try:
+            return _describe(space, db, source, Path(folder) / "batch")
+        finally:
+            db.close()
+
+
+def _describe(space: Space, db: Db, source: Source, folder: Path) -> dict[str, Any]:
+    found = examine(space, db, source, folder)
+    if isinstance(found, str):
+        return {"source": source.name, "outcome": "unchanged"}
+    ticket, staged = found
+    counts, changes = ticket.counts, _changes(db, folder, staged)
+    result: dict[str, Any] = {
+        "source": source.name,
+        "outcome": "changed" if counts.changed else "unchanged",
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "deleted": counts.deleted,
+        "quarantined": counts.quarantined,
+        "changes": changes,
+        "more": counts.changed - len(changes),
+        "refused": [{"place": row.place, "id": row.id, "reason": row.reason} for row in staged.refused[:SHOWN]],
+        "error": None,
+    }
+    try:
+        check_guards(ticket, len(staged.refused), source, "")
+    except Refused as error:
+        result |= {"outcome": "refused", "error": str(error)}
+    return result
+
+
+def _changes(db: Db, folder: Path, staged: Staged) -> list[dict[str, Any]]:
+    rows = staging.Stage.peek(folder, SHOWN + len(staged.skip))
+    changes = []
+    for position, (id, doc) in rows.items():
+        if position in staged.skip:
+            continue
+        if staged.born[position]:
+            changes.append({"op": "insert", "id": id})
+        else:
+            old = batches.document(db, int(staged.recs[position]))
+            changes.append({"op": "update", "id": id, "fields": differing(old, doc)})
+    for rec in staged.deletes[: max(SHOWN - len(changes), 0)].tolist():
+        changes.append({"op": "delete", "id": batches.id_of(db, rec)})
+    return changes[:SHOWN]
+
+
+def differing(before: bytes, after: bytes) -> list[str]:
+    """The top-level names whose values differ between two canonical documents."""
+    old, new = (msgspec.json.decode(doc, type=dict[str, msgspec.Raw]) for doc in (before, after))
+    return sorted(name for name in old.keys() | new.keys() if _raw(old, name) != _raw(new, name))
+
+
+def _raw(doc: dict[str, msgspec.Raw], name: str) -> bytes | None:
+    return canonical(doc[name]) if name in doc else None

@@ -1,0 +1,70 @@
+"""Where a run works: the home folder, the configuration, the store. Decided when a flow starts, never at import."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from autosync.settings import Home, Settings, Source, read
+from blocks.mirror import Target
+from blocks.store.batches import collection_id
+from blocks.store.schema import Db, connect, explained
+
+DEFAULT_HOME = ".autosync"
+DEFAULT_CONFIG = "autosync.toml"
+
+
+def now() -> float:
+    """Unix seconds, UTC. The one place where flows look at the clock."""
+    return time.time()
+
+
+@dataclass(frozen=True)
+class Space:
+    """The home folder and the configuration of a run."""
+
+    home: Home
+    config: Path
+
+    @cached_property
+    def settings(self) -> Settings:
+        """autosync.toml, read once a run."""
+        return read(self.config)
+
+    def source(self, name: str) -> Source:
+        """A source by name; ConfigError when there is none."""
+        return self.settings.named([name])[0]
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative locations start from: the configuration's."""
+        return self.config.parent
+
+    @contextmanager
+    def database(self, *, read_only: bool = False) -> Iterator[Db]:
+        """The open store; SQLite's errors come out as ours."""
+        db = connect(self.home.database, read_only=read_only)
+        try:
+            with explained(self.home.database):
+                yield db
+        finally:
+            db.close()
+
+    def target(self, db: Db, source: Source) -> Target | None:
+        """The collection of a source as the mirror sees it; None before its first batch."""
+        number = collection_id(db, source.into)
+        if number is None:
+            return None
+        return Target(self.home.mirror / source.into, number, source.into, tuple(source.keys))
+
+
+def open_space(home: str = "", config: str = "") -> Space:
+    """The space of the given folders, else of AUTOSYNC_HOME and AUTOSYNC_CONFIG, else the defaults."""
+    home_path = Path(home or os.environ.get("AUTOSYNC_HOME") or DEFAULT_HOME)
+    config_path = Path(config or os.environ.get("AUTOSYNC_CONFIG") or DEFAULT_CONFIG)
+    return Space(Home(home_path.expanduser().resolve()), config_path.expanduser().resolve())

@@ -1,0 +1,166 @@
+"""ingest: look, read, sift, check; the changed rows are staged as a batch, the bad ones go to quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from uuid import uuid4
+
+import msgspec
+
+from autosync.policy import Counts, guard_deletes, guard_input
+from autosync.seen import Seen, join, rules_version
+from autosync.settings import Source
+from autosync.sift import Block, Sifter, Staged
+from blocks import staging
+from blocks.sources import Fingerprint, Input, open_source
+from blocks.store import batches, ledger
+from blocks.store.schema import Db
+from flows.progress import progress
+from flows.space import Space, now
+from flows.stages.task import stage
+
+
+class Ingested(msgspec.Struct, frozen=True, kw_only=True):
+    """What ingest found; `batch` is empty when the source is as it was."""
+
+    batch: str = ""
+    counts: Counts = Counts()
+    state_version: int = 0
+    rows: int = 0
+    deletes_withheld: bool = False
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Quarantine rows to take instead of the source, with a corrected text for one where given."""
+
+    items: list[int]
+    text: str | None = None
+
+
+def ingest(space: Space, name: str, run: str, accept: str = "", replay: Replay | None = None) -> Ingested:
+    """Stage what changed in a source.
+
+    Args:
+        accept: The code of an input that may pass a guard.
+        replay: Refused rows to take again instead of the source.
+
+    Raises:
+        SourceError: The source can't be read or isn't JSON; nothing was changed.
+        Refused: It came back empty, mostly broken, or deletes too much.
+    """
+    source = space.source(name)
+    folder = space.home.staging / f"{now():.0f}-{uuid4().hex[:12]}"
+    staging.discard_stale(space.home.staging, now() - 86_400)
+    with space.database() as db:
+        try:
+            found = examine(space, db, source, folder, replay)
+            if isinstance(found, str):
+                batches.touch(db, source.name, found) if found else None
+                return Ingested(state_version=batches.state(db, source.name).version)
+            ticket, staged = found
+            ledger.quarantine(
+                db, source.name, run, staged.refused, now=now(), whole=replay is None and source.mode == "snapshot"
+            )
+            check_guards(ticket, len(staged.refused), source, accept)
+            staging.save(folder, ticket, staged)
+        except BaseException:
+            staging.discard(folder)
+            raise
+    return Ingested(
+        batch=ticket.batch,
+        counts=ticket.counts,
+        state_version=ticket.state_version,
+        rows=ticket.rows,
+        deletes_withheld=ticket.deletes_withheld,
+    )
+
+
+def check_guards(ticket: staging.Ticket, refused: int, source: Source, accept: str) -> None:
+    """Raise Refused when the batch needs somebody's word first."""
+    counts, code = ticket.counts, ticket.code
+    guard_input(ticket.rows, refused, source.guard, source=source.name, accept=accept, code=code)
+    guard_deletes(counts.deleted, ticket.before, source.guard, source=source.name, accept=accept, code=code)
+
+
+def examine(
+    space: Space, db: Db, source: Source, folder: Path, replay: Replay | None = None
+) -> str | tuple[staging.Ticket, Staged]:
+    """Read and sift a source into a folder; the fingerprint as text when nothing changed ("" for the kept one)."""
+    state = batches.state(db, source.name)
+    rules = rules_version(source)
+    known = state.rules == rules
+    previous: Fingerprint | None = msgspec.json.decode(state.fingerprint) if known and state.fingerprint else None
+    collection = batches.collection_id(db, source.into)
+    writer = staging.Stage(folder)
+    try:
+        if replay is None:
+            opened = open_source(source, space.base, folder, previous, state.digest)
+            if not isinstance(opened, Input):
+                return "" if opened == previous else msgspec.json.encode(opened).decode()
+            blocks: Iterable[Block] = opened.blocks()
+            fingerprint, digest = msgspec.json.encode(opened.fingerprint).decode(), opened.digest
+        else:
+            source = msgspec.structs.replace(source, mode="upsert")
+            blocks, fingerprint, digest = _replayed(db, replay), "", f"replay{replay.items}"
+        seen = batches.seen(db, source.name, state.seed) if known and replay is None else _nothing(state.seed)
+        sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer)
+        for block in progress(f"ingest {source.name}", blocks, size=_size):
+            sifter.block(block)
+        staged = sifter.finish(
+            writer.read, partial(batches.live, db, collection), partial(batches.holders, db, collection)
+        )
+    finally:
+        writer.close()
+    return _ticket(db, source, state, staged, folder, rules, fingerprint, digest, replay), staged
+
+
+def _ticket(
+    db: Db,
+    source: Source,
+    state: batches.SourceState,
+    staged: Staged,
+    folder: Path,
+    rules: str,
+    fingerprint: str,
+    digest: str,
+    replay: Replay | None,
+) -> staging.Ticket:
+    before = db.execute("SELECT records FROM collection WHERE name = ?", [source.into]).fetchone()
+    return staging.Ticket(
+        batch=folder.name,
+        source=source.name,
+        collection=source.into,
+        key=source.keys,
+        mode=source.mode,
+        origin="source" if replay is None else "replay",
+        code=digest[:8],
+        rules=rules,
+        fingerprint=fingerprint,
+        digest=digest,
+        seed=state.seed,
+        state_version=state.version,
+        before=before[0] if before else 0,
+        rows=staged.rows,
+        counts=Counts(staged.inserted, staged.updated, len(staged.deletes), len(staged.refused), len(staged.known)),
+        fields=[list(path) for path in staged.fields],
+        deletes_withheld=staged.deletes_withheld,
+        repeated=staged.repeated,
+    )
+
+
+def _nothing(seed: int) -> Seen:
+    return Seen(join([]), seed)
+
+
+def _size(block: Block) -> int:
+    return len(block.rows)
+
+
+def _replayed(db: Db, replay: Replay) -> Iterator[Block]:
+    rows = [row for number in replay.items if (row := ledger.item(db, number)) is not None]
+    raw = [replay.text.encode() if replay.text is not None else bytes(row["raw"]) for row in rows]
+    yield Block(raw, lambda n: f"quarantine {rows[n]['item']}, {rows[n]['place']}")
+
+
+ingest_stage = stage("ingest", "Look at the source, read and check what changed, stage it as a batch.")(ingest)

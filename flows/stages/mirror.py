@@ -1,0 +1,45 @@
+"""mirror: write what changed into the versioned JSON mirror and compare its root with the store."""
+
+from __future__ import annotations
+
+import msgspec
+
+from blocks import mirror as files
+from blocks.store import ledger
+from flows.space import Space, now
+from flows.stages.task import stage
+
+
+class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
+    """The mirror after the stage: seq, root hash, records, files written, files that were damaged and rebuilt."""
+
+    seq: int = 0
+    root: str = ""
+    records: int = 0
+    written: int = 0
+    rebuilt: list[str] = []
+
+
+def mirror(space: Space, name: str) -> Mirrored:
+    """Bring the mirror of a source's collection up to the store.
+
+    Raises:
+        StoreError: The mirror can't be written; the database is unharmed and the mirror follows next time.
+    """
+    source = space.source(name)
+    with space.database() as db:
+        target = space.target(db, source)
+        if target is None:
+            return Mirrored()
+        records = db.execute("SELECT records FROM collection WHERE collection = ?", [target.collection]).fetchone()[0]
+        upto = ledger.newest_seq(db, target.collection)
+        done = files.update(db, target, upto=upto, records=records, now=now())
+        if ledger.cursor(db, "mirror", target.collection).seq != upto:
+            info = {"root": done.manifest.root, "records": records}
+            ledger.advance(db, "mirror", target.collection, upto, now=now(), info=info)
+    return Mirrored(
+        seq=upto, root=done.manifest.root, records=records, written=done.written, rebuilt=list(done.rebuilt)
+    )
+
+
+mirror_stage = stage("mirror", "Write what changed into the versioned JSON mirror; check its root.")(mirror)

@@ -1,0 +1,122 @@
+"""How a plain function becomes a stage: an async Prefect task that works in a thread, retried by policy, timed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from autosync.policy import retry_delays, should_retry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+RETRIES = 3
+
+
+@dataclass
+class Recorder:
+    """The stages of one run: name, state, started (Unix seconds), seconds, retries."""
+
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        row: dict[str, Any] = {"name": name, "state": "running", "started": time.time(), "seconds": 0.0, "retries": -1}
+        self.stages = [stage for stage in self.stages if stage["name"] != name] + [row]
+        clock = time.perf_counter()
+        try:
+            yield row
+            row["state"] = "done"
+        except BaseException as error:
+            row["state"] = getattr(error, "outcome", "failed")
+            raise
+        finally:
+            row["seconds"] = round(time.perf_counter() - clock, 4)
+            row["retries"] = max(row["retries"], 0)
+
+
+_recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+_row: ContextVar[dict[str, Any] | None] = ContextVar("row", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    """Note the stages that run inside."""
+    recorder = Recorder()
+    token = _recorder.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _recorder.reset(token)
+
+
+def _may_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001  # Prefect's signature
+    """Prefect's retry condition: only errors that say that a retry can help."""
+    return isinstance(state.data, BaseException) and should_retry(state.data)
+
+
+def async_stage(
+    name: str, description: str, *, retries: int = RETRIES
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Make an async function a stage: a Prefect task with name, tags and the retry policy, noted by the Recorder."""
+
+    def wrap(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        @wraps(function)
+        async def work(*args: P.args, **kwargs: P.kwargs) -> R:
+            row = _row.get()
+            if row is not None:
+                row["retries"] += 1
+            return await function(*args, **kwargs)
+
+        run: Any = task(
+            work,
+            name=name,
+            description=description,
+            tags=["autosync", f"stage:{name}"],
+            retries=retries,
+            retry_delay_seconds=retry_delays(retries),
+            retry_jitter_factor=0.3,
+            retry_condition_fn=_may_help,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+        @wraps(function)
+        async def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+            recorder = _recorder.get() or Recorder()
+            with recorder.stage(name) as row:
+                token = _row.set(row)
+                try:
+                    result: R = await run(*args, **kwargs)
+                finally:
+                    _row.reset(token)
+            return result
+
+        return timed
+
+    return wrap
+
+
+def stage(
+    name: str, description: str, *, retries: int = RETRIES
+) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
+    """The same for a plain function, which works in a thread so that the flow can renew its lease meanwhile."""
+
+    def wrap(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+        @wraps(function)
+        async def in_thread(*args: P.args, **kwargs: P.kwargs) -> R:
+            return await asyncio.to_thread(function, *args, **kwargs)
+
+        return async_stage(name, description, retries=retries)(in_thread)
+
+    return wrap

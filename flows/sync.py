@@ -1,0 +1,97 @@
+"""The sync flow: one source, from its file or address to the commit and the notice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from uuid import uuid4
+
+from prefect import flow, get_run_logger, runtime
+from prefect.states import Completed, Failed, State
+
+from autosync.errors import AutoSyncError
+from flows.artifacts import publish
+from flows.log import event, mask, open_log
+from flows.outcome import Outcome, begin, finish, pending
+from flows.space import Space, open_space
+from flows.stages.ingest import Replay, ingest_stage
+from flows.stages.lock import Grant, kept, lock_stage
+from flows.stages.mirror import mirror_stage
+from flows.stages.notify import notify_stage
+from flows.stages.push import push_stage
+from flows.stages.store import store_stage
+from flows.stages.task import Recorder, recording
+
+
+@flow(
+    name="sync",
+    description="Sync one source: ingest, lock, store, mirror, push, notify.",
+    flow_run_name="sync {source}",
+    validate_parameters=True,
+)
+async def sync(
+    source: str, accept: str = "", home: str = "", config: str = "", replay: Replay | None = None
+) -> State[Any]:
+    """Bring the database, the mirror and the repository up to a source.
+
+    Args:
+        source: Its name in autosync.toml.
+        accept: The code of an input that a guard refused and that may pass now.
+        home: The home folder; AUTOSYNC_HOME or ./.autosync when empty.
+        config: The configuration file; AUTOSYNC_CONFIG or ./autosync.toml when empty.
+        replay: Quarantine rows to take instead of the source.
+    """
+    space, run = open_space(home, config), str(runtime.flow_run.id or uuid4())
+    open_log(space.home.log)
+    with recording() as recorder:
+        try:
+            space.source(source)
+            await asyncio.to_thread(begin, space, run, source, runtime.flow_run.scheduled_start_time)
+            outcome = await _stages(space, source, run, accept, replay)
+        except BaseException as error:  # the outermost edge: every end of a run is noted, then handed on
+            outcome = Outcome.of_error(source, error)
+            if not isinstance(error, AutoSyncError):
+                await _end(space, run, outcome, recorder)
+                raise
+        return await _end(space, run, outcome, recorder)
+
+
+async def _stages(space: Space, source: str, run: str, accept: str, replay: Replay | None) -> Outcome:
+    outcome = Outcome(source)
+    found = await ingest_stage(space, source, run, accept, replay)
+    outcome.counts = found.counts
+    if not found.batch and not await asyncio.to_thread(pending, space, source):
+        return outcome
+    grant: Grant = await lock_stage(space, source, run)
+    async with kept(space, grant):
+        if found.batch and grant.state_version != found.state_version:  # another run stored a batch meanwhile
+            found = await ingest_stage(space, source, run, accept, replay)
+            outcome.counts = found.counts
+        if found.batch:
+            stored = await store_stage(space, source, found.batch, run, grant.token)
+            outcome.changed(stored.counts)
+        mirrored = await mirror_stage(space, source)
+        outcome.seq, outcome.root, outcome.rebuilt = mirrored.seq, mirrored.root, mirrored.rebuilt
+        pushed = await push_stage(space, source, run, mirrored.root)
+        outcome.commit, outcome.link = pushed.sha, pushed.link
+    return outcome
+
+
+async def _end(space: Space, run: str, outcome: Outcome, recorder: Recorder) -> State[Any]:
+    """Note the end, tell people, leave artifacts; a notice that can't be delivered now waits in the outbox."""
+    said = mask(str(outcome))
+    get_run_logger().log(logging.ERROR if outcome.error else logging.INFO, said)
+    event(run, outcome.source, said, logging.ERROR if outcome.error else logging.INFO)
+    if await asyncio.to_thread(finish, space, run, outcome, recorder.stages):
+        try:
+            await notify_stage(space)
+        except AutoSyncError as error:
+            event(run, outcome.source, mask(str(error)), logging.WARNING)
+            get_run_logger().warning(mask(str(error)))
+        await asyncio.to_thread(finish, space, run, outcome, recorder.stages)
+    for stage in recorder.stages:
+        event(run, outcome.source, f"{stage['name']}: {stage['state']} in {stage['seconds']:.3f} s")
+    await publish(space, run, outcome)
+    name = outcome.outcome.capitalize()
+    return Failed(name=name, message=said) if outcome.error else Completed(name=name, message=said)
