@@ -101,7 +101,7 @@ def explain(raw: bytes, error: Exception) -> BadRecord:
         return BadRecord(f"objects or arrays are nested deeper than {MAX_DEPTH} levels")
     except BadRecord as problem:
         return problem
-    if "\\u" in text and "urrogate" in str(error) or "truncated" in str(error):
+    if ("\\u" in text and "urrogate" in str(error)) or "truncated" in str(error):
         return BadRecord("a \\ud800-\\udfff escape stands alone: half of a surrogate pair is no character")
     return BadRecord(f"not JSON: {error}")
 

@@ -74,7 +74,7 @@ class Seen:
 
 
 def buckets(entries: Entries) -> list[bytes]:
-    """Sorted entries cut by the top byte of their hash, as bytes: what is stored, so that a small change writes little."""
+    """Sorted entries cut by the top byte of their hash, as stored: a small change rewrites little."""
     bounds = np.searchsorted(entries["hi"], np.arange(1, BUCKETS, dtype=np.uint64) << np.uint64(56))
     return [part.tobytes() for part in np.split(entries, bounds)]
 

@@ -13,7 +13,8 @@ import msgspec
 from autosync.errors import ConfigError
 
 RESERVED = frozenset(
-    "batch change change_log collection consumer fence guard outbox quarantine record run seen source stage meta".split()
+    "batch change change_log collection consumer fence meta outbox quarantine record run seen source_state "
+    "stage".split()
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
@@ -24,7 +25,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of every settings table: frozen, unknown names are errors."""
 
 
-class Guard(Struct):
+class Guard(Struct, frozen=True):
     """What a run may do before it must ask.
 
     Attributes:
@@ -36,7 +37,7 @@ class Guard(Struct):
     max_refuse: float = 0.5
 
 
-class DatasetCheck(Struct):
+class DatasetCheck(Struct, frozen=True):
     """One Great Expectations expectation on the changed rows.
 
     Attributes:
@@ -50,7 +51,7 @@ class DatasetCheck(Struct):
     args: dict[str, Any] = {}
 
 
-class Expect(Struct):
+class Expect(Struct, frozen=True):
     """Row checks by JSON Pointer, and dataset checks."""
 
     required: list[str] = []
@@ -62,14 +63,14 @@ class Expect(Struct):
     dataset: list[DatasetCheck] = []
 
 
-class Freshness(Struct):
+class Freshness(Struct, frozen=True):
     """Age of the newest successful run, in seconds, from which people are warned."""
 
     warn_after: float | None = None
     error_after: float | None = None
 
 
-class Source(Struct):
+class Source(Struct, frozen=True):
     """Where records come from. See docs/configuration.md for each field."""
 
     name: str
@@ -95,22 +96,22 @@ class Source(Struct):
         return self.collection or self.name
 
 
-class Push(Struct):
-    """Where commits go: a Prefect block `type/name`, else a Git address or folder, else a bare repository in the home."""
+class Push(Struct, frozen=True):
+    """Where commits go: a Prefect block `type/name`, else a Git address or folder, else the home's bare repository."""
 
     block: str | None = None
     url: str | None = None
     branch: str = "main"
 
 
-class Notify(Struct):
+class Notify(Struct, frozen=True):
     """Prefect blocks `type/name` that deliver notices, in order; the console when none is set."""
 
     slack: str | None = None
     email: str | None = None
 
 
-class Backup(Struct):
+class Backup(Struct, frozen=True):
     """Where backups go: a folder, or a Prefect block `google-drive/name`; how many are kept."""
 
     folder: str | None = None
@@ -119,14 +120,14 @@ class Backup(Struct):
     schedule: str | float | None = None
 
 
-class Retention(Struct):
+class Retention(Struct, frozen=True):
     """How long versions are kept: all for `days`, then one a day for `daily` days, then one a month."""
 
     days: int = 30
     daily: int = 365
 
 
-class Report(Struct):
+class Report(Struct, frozen=True):
     """When the report and the monitor run, and in which language people read."""
 
     schedule: str | float | None = None
@@ -134,7 +135,7 @@ class Report(Struct):
     language: Literal["en", "fa"] = "en"
 
 
-class Settings(Struct):
+class Settings(Struct, frozen=True):
     """The whole of autosync.toml."""
 
     source: list[Source] = []

@@ -129,7 +129,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mi
     (target.folder / "versions").mkdir(parents=True, exist_ok=True)
     if old is None or whole:
         shards, written = _write(target, split(read_rows(db, target.collection), layout.bits), layout)
-        kept = [] if old is None else [shard for shard in old.shards]
+        kept = [] if old is None else list(old.shards)
     else:
         rebuilt = damaged(target, old, _touched(old.shards, changed_ids(db, target.collection, old.seq, upto)))
         shards, written, kept = _update(db, target, old, upto, layout)

@@ -63,7 +63,8 @@ def summary(space: Space, outcome: Outcome) -> str:
     lines += [
         "| inserted | updated | deleted | in quarantine | unchanged |",
         "|---:|---:|---:|---:|---:|",
-        f"| {counts.inserted:,} | {counts.updated:,} | {counts.deleted:,} | {counts.quarantined:,} | {counts.unchanged:,} |",
+        f"| {counts.inserted:,} | {counts.updated:,} | {counts.deleted:,} "
+        f"| {counts.quarantined:,} | {counts.unchanged:,} |",
         "",
     ]
     if outcome.commit:

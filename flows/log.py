@@ -23,7 +23,7 @@ def mask(text: str) -> str:
 
 
 class _Masked(logging.Formatter):
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)  # UTC
 
     def format(self, record: logging.LogRecord) -> str:
         return mask(super().format(record))

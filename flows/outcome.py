@@ -23,7 +23,7 @@ class Outcome:
 
     source: str
     outcome: str = "unchanged"
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
     seq: int = 0
     root: str = ""
     commit: str = ""
@@ -114,13 +114,15 @@ def _notice(db: Any, run: str, outcome: Outcome) -> Notice | None:
     """Changes are told once a run; a failure once until the source succeeds again, and then that it does."""
     last = history.rows(
         db,
-        "SELECT run, outcome FROM run WHERE source = ? AND run != ? AND ended IS NOT NULL ORDER BY started DESC LIMIT 1",
+        "SELECT run, outcome FROM run WHERE source = ? AND run != ? AND ended IS NOT NULL "
+        "ORDER BY started DESC LIMIT 1",
         [outcome.source, run],
     )
     if outcome.error:
         good = history.rows(
             db,
-            "SELECT run FROM run WHERE source = ? AND outcome IN ('changed', 'unchanged') ORDER BY started DESC LIMIT 1",
+            "SELECT run FROM run WHERE source = ? AND outcome IN ('changed', 'unchanged') "
+            "ORDER BY started DESC LIMIT 1",
             [outcome.source],
         )
         what = blake2b(outcome.error.encode(), digest_size=6).hexdigest()

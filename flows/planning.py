@@ -64,7 +64,7 @@ def _describe(space: Space, db: Db, source: Source, folder: Path) -> dict[str, A
 
 def _changes(db: Db, folder: Path, staged: Staged) -> list[dict[str, Any]]:
     rows = staging.Stage.peek(folder, SHOWN + len(staged.skip))
-    changes = []
+    changes: list[dict[str, Any]] = []
     for position, (id, doc) in rows.items():
         if position in staged.skip:
             continue

@@ -51,7 +51,7 @@ class _Bar:
             self._task = self._bar.add_task(self._label, total=self._total)  # type: ignore[assignment]
         self._bar.update(self._task, completed=done)  # type: ignore[arg-type]
 
-    def close(self, done: int) -> None:
+    def close(self, done: int) -> None:  # noqa: ARG002  # like the artifact's
         self._bar.stop()
 
 

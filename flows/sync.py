@@ -8,7 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 from prefect import flow, get_run_logger, runtime
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from autosync.errors import AutoSyncError
 from flows.artifacts import publish

@@ -91,7 +91,8 @@ def as_of(db: Db, collection: int, seq: int) -> Iterator[tuple[str, bytes]]:
     """
     yield from db.execute(
         "WITH later AS (SELECT rec, min(seq) AS seq FROM change WHERE seq > ? GROUP BY rec) "
-        "SELECT id, CAST(iif(later.seq IS NULL, doc, (SELECT before FROM change WHERE seq = later.seq)) AS BLOB) AS body "
+        "SELECT id, CAST(iif(later.seq IS NULL, doc, "
+        "(SELECT before FROM change WHERE seq = later.seq)) AS BLOB) AS body "
         "FROM record LEFT JOIN later USING (rec) WHERE collection = ? AND body IS NOT NULL ORDER BY id",
         [seq, collection],
     )

@@ -1,3 +1,116 @@
-"""up, report: the service and its products."""
+"""up, report, backup, restore, health: the service and its products."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.base import AsJson, app, console, moment, print_json, print_table, space
+from flows.commands.inspect import require_store
+
+backup_app = typer.Typer(help="Copies of the database: make, list, restore.", invoke_without_command=True)
+app.add_typer(backup_app, name="backup")
+
+
+@app.command()
+def up(port: Annotated[int, typer.Option(help="Port of the Prefect server, where you have none.")] = 4200) -> None:
+    """Server, UI, worker, deployments, limits and blocks, in the foreground until Ctrl-C."""
+    from flows.up import up as serve
+
+    serve(space(), port, lambda line: print(line, flush=True))
+
+
+@app.command()
+def health(as_json: AsJson = False) -> None:
+    """One row a module: server, database, mirror, repository, Slack, email, outbox, disk, freshness."""
+    from flows.server import prepare
+
+    here = space()
+    prepare(here.home, os.environ)
+    from flows.health import examine, worst
+
+    rows = examine(here)
+    if as_json:
+        print_json({"status": worst(rows), "modules": rows})
+    else:
+        print_table("", ["module", "status", "what", "seconds"], [_health(row) for row in rows])
+    raise typer.Exit(1 if worst(rows) == "error" else 0)
+
+
+def _health(row: Any) -> list[str]:
+    return [row.module, row.status, row.text, f"{row.seconds:.3f}"]
+
+
+@backup_app.callback()
+def backup(context: typer.Context, as_json: AsJson = False) -> None:
+    """Back the database up now."""
+    if context.invoked_subcommand is not None:
+        return
+    from flows.backup import open_target, save_backup
+
+    here = space()
+    require_store(here)
+    stored = save_backup(here)
+    if as_json:
+        print_json(stored)
+    else:
+        console().print(f"{stored.name}, {stored.size:,} bytes, to {open_target(here).address}")
+
+
+@backup_app.command("list")
+def backup_list(as_json: AsJson = False) -> None:
+    """The backups that are kept, newest first."""
+    from flows.backup import list_backups
+
+    found = list_backups(space())
+    if as_json:
+        print_json({"backups": found})
+    else:
+        rows = [[item.name, f"{item.size:,}", moment(item.time), item.sha256[:16]] for item in found]
+        print_table("", ["name", "bytes", "made", "sha256"], rows)
+
+
+@backup_app.command("restore")
+def backup_restore(name: str) -> None:
+    """Put a backup in the database's place; the present database is kept aside."""
+    from flows.backup import restore_backup
+
+    path = restore_backup(space(), name)
+    console().print(f"{path} is now {name}. Mirror and repository follow with: autosync run")
+
+
+@app.command()
+def restore(
+    collection: str,
+    to: Annotated[Path, typer.Option(help="The file to write, canonical JSON Lines.")],
+    as_of: Annotated[str, typer.Option(help="A seq, or a time such as 2026-01-31T12:00; now when left out.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write a collection as it was at any seq or time."""
+    from flows.restore import write_collection
+
+    here = space()
+    require_store(here)
+    done = write_collection(here, collection, as_of, str(to))
+    if as_json:
+        print_json(done)
+    else:
+        console().print(f"{done['records']:,} records of {collection} as of seq {done['seq']}: {done['file']}")
+
+
+@app.command()
+def report(as_json: AsJson = False) -> None:
+    """Write the report."""
+    from flows.report import make_report
+
+    here = space()
+    require_store(here)
+    done = make_report(here)
+    if as_json:
+        print_json(done)
+    else:
+        for path in done["files"]:
+            console().print(os.path.relpath(path))

@@ -62,7 +62,7 @@ async def _each(
     return [await call(here, name, accept, **parameters) for name in names]
 
 
-class waiting:  # noqa: N801  # reads as a statement
+class waiting:  # reads as a statement
     """A line on a terminal while something slow starts."""
 
     def __init__(self, text: str, *, show: bool) -> None:

@@ -52,7 +52,7 @@ async def acquire(run: str, *, timeout: float = TIMEOUT) -> UUID:
                     names, 1, "concurrency", LEASE_SECONDS, ConcurrencyLeaseHolder(type="flow_run", id=UUID(run))
                 )
                 lease, limits = _read(answer)
-                if len(limits) == len(names):
+                if lease is not None and len(limits) == len(names):
                     return lease
                 if lease is not None:
                     await client.release_concurrency_slots_with_lease(lease)
@@ -64,7 +64,7 @@ async def acquire(run: str, *, timeout: float = TIMEOUT) -> UUID:
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != HTTPStatus.LOCKED:
                     raise
-                pause = min(float(error.response.headers.get("Retry-After", 1)), 2.0) * random.uniform(0.5, 1.0)
+                pause = min(float(error.response.headers.get("Retry-After", 1)), 2.0) * random.uniform(0.5, 1.0)  # noqa: S311  # spreads waiters, guards nothing
                 if waited >= timeout:
                     raise LockTimeout(
                         f"another run held the locks for {waited:.0f} s",
@@ -76,7 +76,7 @@ async def acquire(run: str, *, timeout: float = TIMEOUT) -> UUID:
                 await asyncio.sleep(pause)
 
 
-def _read(answer: httpx.Response) -> tuple[Any, list[Any]]:
+def _read(answer: httpx.Response) -> tuple[UUID | None, list[Any]]:
     body = answer.json()
     return UUID(body["lease_id"]) if body.get("lease_id") else None, body.get("limits", [])
 

@@ -35,7 +35,7 @@ def deliver(notice: Notice, channels: list[Notifier]) -> tuple[str, list[str]]:
     Returns:
         The channel that took the notice ("" for none), and what the others said.
     """
-    said = []
+    said: list[str] = []
     for channel in channels:
         try:
             channel.send(notice)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -82,6 +82,39 @@ def open_remote(space: Space) -> Remote:
     return GitRepository(where, branch=push.branch, cache=space.home.path / "repository-cache")
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is to be pushed: the changes of a collection after the cursor, up to `newest`."""
+
+    db: Db
+    source: Source
+    collection: int
+    cursor: ledger.Cursor
+    newest: int
+    run: str
+    root: str
+
+    @property
+    def records(self) -> int:
+        """The collection's live records."""
+        row = self.db.execute("SELECT records FROM collection WHERE collection = ?", [self.collection]).fetchone()
+        return int(row[0])
+
+    @property
+    def layout(self) -> list[int | bool | None]:
+        """How the collection is cut into files now."""
+        return list(repo_layout(self.records))
+
+    def counts(self) -> Counts:
+        """What the changes are, together."""
+        row = self.db.execute(
+            "SELECT sum(inserted), sum(updated), sum(deleted) FROM batch "
+            "WHERE collection = ? AND last_seq > ? AND last_seq <= ?",
+            [self.collection, self.cursor.seq, self.newest],
+        ).fetchone()
+        return Counts(*(value or 0 for value in row))
+
+
 def push(space: Space, name: str, run: str, root: str) -> Pushed:
     """Commit what changed since the last push.
 
@@ -100,86 +133,65 @@ def push(space: Space, name: str, run: str, root: str) -> Pushed:
         newest, cursor = ledger.newest_seq(db, target.collection), ledger.cursor(db, "push", target.collection)
         if newest <= cursor.seq:
             return Pushed(seq=newest)
-        remote = open_remote(space)
-        sha = _commit(db, source, target.collection, remote, cursor, newest, run, root)
-        info = {"sha": sha, "link": remote.link(sha), "layout": _layout(db, target.collection), "to": remote.address}
+        remote, job = open_remote(space), Job(db, source, target.collection, cursor, newest, run, root)
+        sha = _commit(job, remote)
+        link = remote.link(sha)
+        info = {"sha": sha, "link": link, "layout": job.layout, "to": remote.address}
         ledger.advance(db, "push", target.collection, newest, now=now(), info=info)
-    return Pushed(sha=sha, link=info["link"], seq=newest)
+    return Pushed(sha=sha, link=link, seq=newest)
 
 
-def _commit(
-    db: Db, source: Source, collection: int, remote: Remote, cursor: ledger.Cursor, newest: int, run: str, root: str
-) -> str:
+def _commit(job: Job, remote: Remote) -> str:
     """Make the commit, or find the one that an earlier try made; a commit in between is absorbed."""
     for attempt in range(ABSORB_TRIES):
         head = remote.head()
-        known = head is not None and head.sha == cursor.info.get("sha")
-        if head is not None and not known and (done := _already_there(remote, head, source, newest, root)):
-            return done
+        there = _manifest(job, remote) if head and head.sha != job.cursor.info.get("sha") else None
+        if head and there and (there.get("seq"), there.get("root")) == (job.newest, job.root):
+            return remote.find("AutoSync-Seq", str(job.newest)) or head.sha
         try:
-            commit = _render(db, source, collection, cursor, newest, run, root, remote)
-            return remote.commit(commit, parent=head.sha if head else None)
+            return remote.commit(_render(job, remote, head, there), parent=head.sha if head else None)
         except RemoteMoved:
             if attempt == ABSORB_TRIES - 1:
                 raise
     raise AssertionError("unreachable")
 
 
-def _already_there(remote: Remote, head: Head, source: Source, newest: int, root: str) -> str | None:
-    """The commit of an earlier try whose answer was lost: same seq, same root."""
-    if head.trailers.get("AutoSync-Seq") == str(newest) and head.trailers.get("AutoSync-Root") == root:
-        return head.sha
-    found = remote.find("AutoSync-Seq", str(newest))
-    if found is None:
-        return None
-    text = remote.read(f"{source.into}/manifest.json")
-    there = msgspec.json.decode(text) if text else {}
-    return found if there.get("root") == root and there.get("seq") == newest else None
+def _manifest(job: Job, remote: Remote) -> dict[str, Any]:
+    """The collection's manifest on the branch; {} when there is none that can be read."""
+    try:
+        found = msgspec.json.decode(remote.read(f"{job.source.into}/manifest.json") or b"{}")
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _layout(db: Db, collection: int) -> list[int | bool | None]:
-    return list(repo_layout(_records(db, collection)))
-
-
-def _records(db: Db, collection: int) -> int:
-    return int(db.execute("SELECT records FROM collection WHERE collection = ?", [collection]).fetchone()[0])
-
-
-def _render(
-    db: Db, source: Source, collection: int, cursor: ledger.Cursor, newest: int, run: str, root: str, remote: Remote
-) -> Commit:
-    records, layout = _records(db, collection), _layout(db, collection)
-    whole = not cursor.seq or cursor.info.get("layout") != layout or cursor.info.get("to") != remote.address
+def _render(job: Job, remote: Remote, head: Head | None, there: dict[str, Any] | None) -> Commit:
+    """The commit: the touched files, or all of them when the branch is not where the cursor left it."""
+    info, records, layout = job.cursor.info, job.records, job.layout
+    moved = head is None or (there is not None and there.get("seq") != job.cursor.seq)
+    whole = moved or not job.cursor.seq or info.get("layout") != layout or info.get("to") != remote.address
     files: Mapping[str, bytes | None] = (
-        AllFiles(db, collection, records) if whole else touched_files(db, collection, records, cursor.seq, newest)
+        AllFiles(job.db, job.collection, records)
+        if whole
+        else touched_files(job.db, job.collection, records, job.cursor.seq, job.newest)
     )
     manifest = {
         "format": FORMAT,
-        "collection": source.into,
-        "key": source.keys,
-        "seq": newest,
+        "collection": job.source.into,
+        "key": job.source.keys,
+        "seq": job.newest,
         "records": records,
-        "root": root,
+        "root": job.root,
         "layout": layout,
     }
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    counts = _counts(db, collection, cursor.seq, newest)
     return Commit(
-        message=f"sync({source.name}): {counts}",
-        trailers=(("AutoSync-Seq", str(newest)), ("AutoSync-Root", root), ("AutoSync-Run", run)),
-        files=Prefixed(source.into, files, text),
+        message=f"sync({job.source.name}): {job.counts()}",
+        trailers=(("AutoSync-Seq", str(job.newest)), ("AutoSync-Root", job.root), ("AutoSync-Run", job.run)),
+        files=Prefixed(job.source.into, files, text),
         time=now(),
-        replace=(source.into,) if whole else (),
+        replace=(job.source.into,) if whole else (),
     )
-
-
-def _counts(db: Db, collection: int, after: int, upto: int) -> Counts:
-    row = db.execute(
-        "SELECT sum(inserted), sum(updated), sum(deleted) FROM batch "
-        "WHERE collection = ? AND last_seq > ? AND last_seq <= ?",
-        [collection, after, upto],
-    ).fetchone()
-    return Counts(*(value or 0 for value in row))
 
 
 push_stage = stage("push", "Make one atomic commit of the changed files.")(push)

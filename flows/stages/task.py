@@ -78,8 +78,7 @@ def async_stage(
                 row["retries"] += 1
             return await function(*args, **kwargs)
 
-        run: Any = task(
-            work,
+        decorate: Any = task(
             name=name,
             description=description,
             tags=["autosync", f"stage:{name}"],
@@ -90,6 +89,7 @@ def async_stage(
             cache_policy=NO_CACHE,
             persist_result=False,
         )
+        run = decorate(work)
 
         @wraps(function)
         async def timed(*args: P.args, **kwargs: P.kwargs) -> R:
