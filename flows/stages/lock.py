@@ -16,8 +16,6 @@ from uuid import UUID
 
 import httpx
 import msgspec
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 
 from autosync.errors import LockTimeout, StaleLock
 from autosync.policy import LEASE_SECONDS, LOCK_LIMITS, lock_names
@@ -43,6 +41,9 @@ async def acquire(run: str, *, timeout: float = TIMEOUT) -> UUID:
     Raises:
         LockTimeout: Another run held them for `timeout` seconds.
     """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import ConcurrencyLeaseHolder
+
     names = lock_names()
     waited, created = 0.0, False
     async with get_client() as client:
@@ -100,6 +101,8 @@ lock_stage = async_stage("lock", "Take the run's place: leases on the global lim
 async def give_back(space: Space, grant: Grant) -> None:
     """Release the lease and note that the place is free; an expired lease is fine."""
 
+    from prefect.client.orchestration import get_client
+
     def done() -> None:
         with space.database() as db:
             ledger.release(db, grant.place, grant.token, now=now())
@@ -117,6 +120,8 @@ async def kept(space: Space, grant: Grant) -> AsyncIterator[None]:
     Raises:
         StaleLock: The lease ran out in between, so that another run may have the place.
     """
+    from prefect.client.orchestration import get_client
+
     lost: list[Exception] = []
 
     async def renew() -> None:

@@ -8,15 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from autosync.policy import retry_delays, should_retry
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,54 +64,62 @@ def _may_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:  #
     return isinstance(state.data, BaseException) and should_retry(state.data)
 
 
-def async_stage(
-    name: str, description: str, *, retries: int = RETRIES
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Make an async function a stage: a Prefect task with name, tags and the retry policy, noted by the Recorder."""
+class Stage(Generic[P, R]):
+    """An async function as a stage. Calling it runs a Prefect task; the task is made when first needed,
+    so that commands which only look at things don't pay for the import of Prefect.
+    """
 
-    def wrap(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        @wraps(function)
-        async def work(*args: P.args, **kwargs: P.kwargs) -> R:
+    def __init__(self, function: Callable[P, Awaitable[R]], name: str, description: str, retries: int) -> None:
+        self.function, self.name, self.description, self.retries = function, name, description, retries
+
+    @cached_property
+    def task(self) -> Task[..., Any]:
+        """The Prefect task, for people who compose their own flows."""
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+
+        async def work(*args: Any, **kwargs: Any) -> R:
             row = _row.get()
             if row is not None:
                 row["retries"] += 1
-            return await function(*args, **kwargs)
+            return await self.function(*args, **kwargs)
 
         decorate: Any = task(
-            name=name,
-            description=description,
-            tags=["autosync", f"stage:{name}"],
-            retries=retries,
-            retry_delay_seconds=retry_delays(retries),
+            name=self.name,
+            description=self.description,
+            tags=["autosync", f"stage:{self.name}"],
+            retries=self.retries,
+            retry_delay_seconds=retry_delays(self.retries),
             retry_jitter_factor=0.3,
             retry_condition_fn=_may_help,
             cache_policy=NO_CACHE,
             persist_result=False,
         )
-        run = decorate(work)
+        made: Task[..., Any] = decorate(wraps(self.function)(work))
+        return made
 
-        @wraps(function)
-        async def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            recorder = _recorder.get() or Recorder()
-            with recorder.stage(name) as row:
-                token = _row.set(row)
-                try:
-                    result: R = await run(*args, **kwargs)
-                finally:
-                    _row.reset(token)
-            return result
-
-        return timed
-
-    return wrap
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        recorder = _recorder.get() or Recorder()
+        with recorder.stage(self.name) as row:
+            token = _row.set(row)
+            try:
+                result: R = await self.task(*args, **kwargs)
+            finally:
+                _row.reset(token)
+        return result
 
 
-def stage(
+def async_stage(
     name: str, description: str, *, retries: int = RETRIES
-) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
+) -> Callable[[Callable[P, Awaitable[R]]], Stage[P, R]]:
+    """Make an async function a stage: a Prefect task with name, tags and the retry policy, noted by the Recorder."""
+    return lambda function: Stage(function, name, description, retries)
+
+
+def stage(name: str, description: str, *, retries: int = RETRIES) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """The same for a plain function, which works in a thread so that the flow can renew its lease meanwhile."""
 
-    def wrap(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    def wrap(function: Callable[P, R]) -> Stage[P, R]:
         @wraps(function)
         async def in_thread(*args: P.args, **kwargs: P.kwargs) -> R:
             return await asyncio.to_thread(function, *args, **kwargs)
