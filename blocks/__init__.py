@@ -1,0 +1,1 @@
+"""One file per outside thing: described settings and the calls the flows need."""

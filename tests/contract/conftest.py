@@ -1,0 +1,115 @@
+"""What the contract suites share: every implementation of a port, each over its double."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from autosync.ports import Commit, Notifier, Remote
+from blocks.email import EmailNotifier, SmtpServer
+from blocks.git import GitRepository
+from blocks.github import GitHubRepository
+from blocks.slack import SlackWebhook
+from tests.doubles.github_server import TOKEN, GitHubServer
+from tests.doubles.memory import MemoryRemote
+from tests.doubles.slack_server import SlackServer
+from tests.doubles.smtp_server import PASSWORD, USER, SmtpDouble
+
+
+@dataclass
+class Place:
+    """A remote to test, the repository behind it, and another person's way in."""
+
+    kind: str
+    remote: Remote
+    other: Remote
+    path: Path | None = None
+    server: GitHubServer | None = None
+
+    def put(self, files: Mapping[str, bytes | None], seq: int = 1, *, replace: tuple[str, ...] = ()) -> str:
+        """Commit on top of whatever is there."""
+        head = self.remote.head()
+        return self.remote.commit(commit(files, seq, replace=replace), parent=head.sha if head else None)
+
+    def everything(self) -> dict[str, bytes]:
+        """All files at the branch's head."""
+        return dict(self.remote.files(""))
+
+
+def commit(files: Mapping[str, bytes | None], seq: int = 1, *, replace: tuple[str, ...] = ()) -> Commit:
+    """A commit as the push stage makes it."""
+    trailers = (("AutoSync-Seq", str(seq)), ("AutoSync-Run", f"run-{seq}"))
+    return Commit(f"Sync tickets\n\n{len(files)} files", trailers, files, 1_700_000_000.25 + seq, replace)
+
+
+def github(server: GitHubServer, *, token: str = TOKEN, branch: str = "main") -> GitHubRepository:
+    """The GitHub block, pointed at the double."""
+    return GitHubRepository(
+        repository=server.name, token=SecretStr(token), branch=branch, base_url=server.url, pause=0, timeout=5
+    )
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitHubServer]:
+    """A GitHub double over an empty repository."""
+    with GitHubServer(tmp_path / "github.git") as running:
+        yield running
+
+
+@pytest.fixture(params=["bare", "address", "login", "github", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Each implementation: a bare folder, a Git address, one that asks for a login, GitHub, memory."""
+    kind: str = request.param
+    if kind == "memory":
+        yield Place(kind, memory := MemoryRemote(), memory)
+    elif kind in ("bare", "address"):
+        path = tmp_path / "remote.git"
+        subprocess.run(["git", "init", "--bare", "--quiet", "-b", "main", str(path)], check=True)
+        address = GitRepository(path.as_uri(), cache=tmp_path / "cache")
+        yield Place(kind, GitRepository(path) if kind == "bare" else address, GitRepository(path), path)
+    else:
+        running = request.getfixturevalue("server")
+        address = GitRepository(
+            running.url.replace("://", f"://octo:{TOKEN}@") + f"/{running.name}.git", cache=tmp_path / "cache"
+        )
+        remote: Remote = github(running).remote() if kind == "github" else address
+        yield Place(kind, remote, GitRepository(running.path), running.path, running)
+
+
+@pytest.fixture
+def slack() -> Iterator[SlackServer]:
+    """A Slack double."""
+    with SlackServer() as running:
+        yield running
+
+
+@pytest.fixture
+def smtp(tmp_path: Path) -> Iterator[SmtpDouble]:
+    """A mail server double with STARTTLS and a login."""
+    with SmtpDouble(tmp_path) as running:
+        yield running
+
+
+def webhook(slack: SlackServer, *, retries: int = 0) -> Notifier:
+    """The Slack block, pointed at the double."""
+    return SlackWebhook(url=SecretStr(slack.webhook), retries=retries, timeout=2, longest_wait=1).notifier()
+
+
+def mailer(smtp: SmtpDouble, *, password: str = PASSWORD, ca_file: Path | None = None) -> EmailNotifier:
+    """The mail block, pointed at the double."""
+    server = SmtpServer(
+        host="localhost",
+        port=smtp.port,
+        username=USER,
+        password=SecretStr(password),
+        sender="AutoSync <sync@example.org>",
+        recipients=["ops@example.org", "علی <ali@example.org>"],
+        ca_file=ca_file or smtp.ca_file,
+        timeout=3,
+    )
+    return server.notifier()

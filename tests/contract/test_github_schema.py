@@ -1,0 +1,225 @@
+"""The GitHub double against GitHub's published description, and what only GitHub's API asks for.
+
+`tests/doubles/github_openapi.json` holds the operations in use out of that description: a route of the
+double that isn't in it, or an answer that doesn't fit it, fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # it comes without types
+
+from autosync.errors import RemoteError, RemoteMoved, RemoteUnavailable
+from autosync.ports import Remote
+from blocks.git import GitRepository
+from tests.contract.conftest import commit, github
+from tests.doubles.faults import Call, Fault, Reply
+from tests.doubles.github_server import ROUTES, TOKEN, GitHubServer
+
+DESCRIPTION = json.loads((Path(__file__).parent.parent / "doubles" / "github_openapi.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def remote(server: GitHubServer) -> Iterator[Remote]:
+    """The adapter over the double; afterwards every call and answer of the test is held against the description."""
+    yield github(server).remote()
+    for call, reply in server.replies:
+        if call.path.startswith("/repos/"):
+            assert _problems(call, reply) == []
+
+
+def _operation(call: Call) -> dict[str, Any]:
+    for name, operation in DESCRIPTION["operations"].items():
+        method, path = name.split(" ")
+        pattern = re.sub(r"\{(\w+)\}", lambda m: ".+" if m[1] in ("path", "ref") else "[^/]+", path)
+        if method == call.method and re.fullmatch(pattern, call.path):
+            return dict(operation)
+    raise AssertionError(f"GitHub describes no {call.method} {call.path}")
+
+
+def _problems(call: Call, reply: Reply) -> list[str]:
+    operation = _operation(call)
+    if reply.status in (401, 403, 429) or reply.status >= 500:  # described once for the whole API
+        return []
+    if str(reply.status) not in operation["responses"]:
+        return [f"{call.method} {call.path} never answers {reply.status}"]
+    checks = [(operation["responses"][str(reply.status)], reply.body)]
+    if operation["request"] and call.body:
+        checks.append((operation["request"], call.json))
+    found = []
+    for schema, value in checks:
+        if schema is not None:
+            whole = {**schema, "$defs": DESCRIPTION["$defs"]}
+            found += [
+                f"{call.path} {e.json_path}: {e.message[:200]}" for e in Draft202012Validator(whole).iter_errors(value)
+            ]
+    return found
+
+
+def test_every_route_is_exercised_and_described(server: GitHubServer, remote: Remote) -> None:
+    """One life of a repository uses every route of the double, each as GitHub describes it."""
+    first = remote.commit(commit({"a.json": b"{}", "bin": b"\xff" * 10}, 1), parent=None)
+    assert dict(remote.files("")) == {"a.json": b"{}", "bin": b"\xff" * 10}
+    many: dict[str, bytes | None] = {f"d/{n:03}": b"%d" % n for n in range(120)}
+    remote.commit(commit(many, 2), parent=first)
+    assert remote.read("a.json") == b"{}"
+    assert remote.read("none") is None
+    assert len(list(remote.files("d"))) == 120
+    assert remote.find("AutoSync-Seq", "1") == first
+    with pytest.raises(RemoteMoved):
+        remote.commit(commit({"x": b""}, 3), parent=first)
+    aside = github(server, branch="aside").remote()
+    aside.commit(commit({"x": b"1"}, 4), parent=None)
+    assert {route[1] for route in ROUTES if not _used(route[1], server.calls)} == set()
+
+
+def _used(pattern: str, calls: list[Call]) -> bool:
+    return any(re.fullmatch(f"/repos/octo/records{pattern}", call.path) for call in calls)
+
+
+def test_a_small_commit_takes_five_calls(server: GitHubServer, remote: Remote) -> None:
+    """Reading the ref and its commit, one tree, one commit, one ref update: nothing more."""
+    first = remote.commit(commit({"a": b"1", "b": b"2"}), parent=None)
+    server.calls.clear()
+    remote.commit(commit({"a": b"3", "b": None}, 2), parent=first)
+    assert [call.method for call in server.calls] == ["GET", "GET", "POST", "POST", "PATCH"]
+
+
+def test_no_request_is_too_large(server: GitHubServer, remote: Remote) -> None:
+    """Much text goes in trees of at most 2 MB built on each other; large and binary files go as blobs."""
+    files: dict[str, bytes | None] = {f"{n}.json": ("سلام" * 12_000).encode() for n in range(20)}
+    files |= {"large.json": b"x" * 1_200_000, "binary": b"\xff\x00" * 1000}
+    remote.commit(commit(files), parent=None)
+    trees = [call for call in server.calls if call.path.endswith("/git/trees")]
+    assert max(len(call.body) for call in trees) <= 2_100_000
+    assert len(trees) > 2
+    assert sum(call.path.endswith("/git/blobs") for call in server.calls) == 2
+    assert dict(remote.files("")) == files
+
+
+def test_a_file_beyond_the_limit_is_refused(server: GitHubServer, remote: Remote) -> None:
+    """A file that GitHub can't take is refused with its name, and the branch stays."""
+    first = remote.commit(commit({"a": b"1"}), parent=None)
+    with pytest.raises(RemoteError, match=r"huge\.bin") as caught:
+        remote.commit(commit({"huge.bin": bytes(40_000_001)}, 2), parent=first)
+    assert not caught.value.retryable
+    assert server.sha("main") == first
+
+
+def test_a_full_rewrite_sends_only_what_differs(server: GitHubServer, remote: Remote) -> None:
+    """Replacing a folder uploads no file that the branch already holds."""
+    same: dict[str, bytes | None] = {f"d/{n}": b"same" * 1000 for n in range(5)}
+    first = remote.commit(commit(same | {"d/old": b"x"}), parent=None)
+    server.calls.clear()
+    remote.commit(commit(same | {"d/new": b"n"}, 2, replace=("d",)), parent=first)
+    (tree,) = [call.json["tree"] for call in server.calls if call.method == "POST" and "tree" in call.path]
+    assert sorted(entry["path"] for entry in tree) == ["d/new", "d/old"]
+
+
+def test_an_archive_that_leaves_files_out_is_completed(server: GitHubServer, remote: Remote) -> None:
+    """`export-ignore` in .gitattributes hides files from archives, not from `files`."""
+    files: dict[str, bytes | None] = {f"d/{n:03}": b"%d" % n for n in range(120)}
+    files |= {".gitattributes": b"d/007 export-ignore\nd/008 export-subst\n", "d/008": b"$Format:%H$"}
+    remote.commit(commit(files), parent=None)
+    assert dict(remote.files("")) == files
+    assert any("/archive/" in call.path for call in server.calls)
+
+
+def test_the_first_commit_can_go_to_any_branch(server: GitHubServer) -> None:
+    """In a repository without commits a branch other than the default one starts with ours alone."""
+    sha = github(server, branch="records/live").remote().commit(commit({"a": b"1"}), parent=None)
+    assert server.git("rev-list", "records/live").decode().split() == [sha]
+
+
+LIMITS: list[tuple[int, dict[str, str], str, float]] = [
+    (403, {"Retry-After": "30"}, "You have exceeded a secondary rate limit. Please wait.", 30),
+    (429, {"Retry-After": "7"}, "Too many requests", 7),
+    (403, {}, "You have exceeded a secondary rate limit and have been temporarily blocked", 60),
+    (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "{in90}"}, "API rate limit exceeded for user", 90),
+]
+
+
+@pytest.mark.parametrize("path", ["/git/trees", "/git/refs/"])
+@pytest.mark.parametrize(("status", "headers", "message", "wait"), LIMITS)
+def test_a_rate_limit_says_how_long_to_wait(
+    server: GitHubServer, remote: Remote, path: str, status: int, headers: dict[str, str], message: str, wait: float
+) -> None:
+    """Each of GitHub's ways to say "later" becomes RemoteUnavailable with the seconds to wait."""
+    first = remote.commit(commit({"a": b"1"}), parent=None)
+    sent = {name: value.replace("{in90}", str(int(time.time()) + 90)) for name, value in headers.items()}
+    server.faults.append(Fault(path, reply=Reply(status, {"message": message}, sent), times=9))
+    with pytest.raises(RemoteUnavailable) as caught:
+        remote.commit(commit({"a": b"2"}, 2), parent=first)
+    assert caught.value.retry_after == pytest.approx(wait, abs=2)
+    assert server.sha("main") == first
+
+
+REFUSALS: list[tuple[str, int, str]] = [
+    ("/git/trees", 403, "Contents: read and write"),
+    ("/git/trees", 404, "repository's name"),
+    ("/git/refs/", 422, "protects the branch"),
+]
+
+
+@pytest.mark.parametrize(("path", "status", "todo"), REFUSALS)
+def test_a_refusal_says_what_to_do(server: GitHubServer, remote: Remote, path: str, status: int, todo: str) -> None:
+    """What GitHub refuses for good is a RemoteError with the next step for a person, and nothing moved."""
+    first = remote.commit(commit({"a": b"1"}), parent=None)
+    server.faults.append(Fault(path, reply=Reply(status, {"message": "no", "documentation_url": ""})))
+    with pytest.raises(RemoteError) as caught:
+        remote.commit(commit({"a": b"2"}, 2), parent=first)
+    assert not caught.value.retryable
+    assert todo in str(caught.value)
+    assert server.sha("main") == first
+
+
+def test_a_repository_that_is_missing_is_told(server: GitHubServer) -> None:
+    """A wrong repository name is no empty branch but an error."""
+    block = github(server)
+    block.repository = "octo/other"
+    with pytest.raises(RemoteError, match="repository's name"):
+        block.remote().head()
+
+
+def test_a_silent_server_is_unavailable(server: GitHubServer) -> None:
+    """An answer that takes longer than the timeout is RemoteUnavailable."""
+    block = github(server)
+    block.timeout = 1
+    server.faults.append(Fault(delay=1.2))
+    with pytest.raises(RemoteUnavailable, match="in time"):
+        block.remote().head()
+
+
+def test_half_an_answer_is_unavailable(server: GitHubServer, remote: Remote) -> None:
+    """A page that is not GitHub's (a proxy's, a cut one) is RemoteUnavailable, not a crash."""
+    remote.commit(commit({"a": b"1"}), parent=None)
+    server.faults.append(Fault("/git/ref/", reply=Reply(200, b'{"object": {"sha": 7}}')))
+    with pytest.raises(RemoteUnavailable):
+        remote.head()
+    server.replies.clear()
+
+
+@pytest.mark.parametrize("make", [lambda s, p: github(s).remote(), lambda s, p: _over_http(s, p)])
+def test_the_token_is_in_no_log(
+    server: GitHubServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[GitHubServer, Path], Remote],
+) -> None:
+    """Even at debug level no log line and no repr holds the token."""
+    caplog.set_level(logging.DEBUG)
+    remote = make(server, tmp_path / "cache")
+    remote.commit(commit({"a": b"1"}), parent=None)
+    assert TOKEN not in caplog.text + repr(remote) + remote.address
+
+
+def _over_http(server: GitHubServer, cache: Path) -> Remote:
+    return GitRepository(server.url.replace("://", f"://octo:{TOKEN}@") + f"/{server.name}.git", cache=cache)
