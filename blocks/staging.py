@@ -6,8 +6,8 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import BufferedWriter
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -100,7 +100,7 @@ class Stage:
         self._handle.close()
 
 
-def _create(path: Path) -> BufferedWriter:
+def _create(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb", buffering=1 << 20)
