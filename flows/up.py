@@ -129,6 +129,7 @@ def up(space: Space, port: int, say: Callable[[str], None]) -> None:
             server = _start_server(service, free_port(port))
         _deploy(space, say, server)
         service.add("worker", "-m", "prefect", "worker", "start", "--pool", "autosync", "--type", "process")
+        service.add("observer", "-m", "flows.observer")
         _start_validator(service)
         say("Ready. Ctrl-C ends it.")
         service.watch()

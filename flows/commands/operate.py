@@ -114,3 +114,31 @@ def report(as_json: AsJson = False) -> None:
     else:
         for path in done["files"]:
             console().print(os.path.relpath(path))
+
+
+@app.command()
+def schedule(
+    source: str,
+    budget: Annotated[float, typer.Option(help="Syncs a day to plan for.")] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """What a source's history says about when it changes, and when to sync it."""
+    from flows.schedule import learnt
+
+    here = space()
+    require_store(here)
+    here.source(source)
+    found = learnt(here, source, budget)
+    if as_json:
+        print_json(found)
+        return
+    profile, out = found["profile"], console()
+    out.print(f"{source}: {found['changes']} arrivals of changes, {profile.changes_per_day:.2f} expected a day\n")
+    days, blocks = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], " ▁▂▃▄▅▆▇█"
+    top = max(profile.hourly) or 1.0
+    for day, name in enumerate(days):
+        hours = profile.hourly[24 * day : 24 * day + 24]
+        out.print(f"{name}  {''.join(blocks[min(round(8 * hour / top), 8)] for hour in hours)}  00-23 UTC")
+    weights = ", ".join(f"{name} {share:.0%}" for name, share in profile.weights.items())
+    out.print(f"\nBelieved shapes of the week: {weights}")
+    out.print(f"At {budget:g} syncs a day, the next would be: {', '.join(moment(time) for time in profile.next_syncs[:5])}")

@@ -1,0 +1,93 @@
+"""The observer: watches the files of local sources and syncs one within seconds of a save.
+
+It is a long-lived process with everything imported, so that a save costs a flow run, not a start of Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import os
+import signal
+from pathlib import Path
+
+from autosync.settings import Source
+from blocks.sources import is_url
+from flows.log import event, open_log
+from flows.space import Space, open_space
+
+SETTLE_MS = 400
+IGNORED = (".tmp", ".swp", "~", ".part", ".crdownload")
+
+
+def watched_folder(space: Space, source: Source) -> Path | None:
+    """The folder whose files make up a source; None for an address, or when it doesn't exist."""
+    if is_url(source.location):
+        return None
+    path = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
+    while not path.is_dir() or any(sign in path.name for sign in "*?["):
+        if path.parent == path:
+            return None
+        path = path.parent
+    return path
+
+
+def touched_sources(space: Space, changed: set[str]) -> list[str]:
+    """The sources that changed paths belong to, in the configuration's order."""
+    names = []
+    for source in space.settings.source:
+        folder = watched_folder(space, source)
+        if folder is not None and any(belongs(space, source, folder, Path(path)) for path in changed):
+            names.append(source.name)
+    return names
+
+
+def belongs(space: Space, source: Source, folder: Path, path: Path) -> bool:
+    """Whether a changed path is the source's file, or one of its folder's or glob's."""
+    if path.name.endswith(IGNORED) or path.name.startswith("."):
+        return False
+    exact = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
+    if exact == path:
+        return True
+    if exact == folder:
+        return path.is_relative_to(folder)
+    return fnmatch.fnmatch(str(path), str(exact))
+
+
+async def watch(space: Space, stop: asyncio.Event) -> None:
+    """Sync the sources whose files change, until asked to stop."""
+    from watchfiles import awatch
+
+    from flows.running import sync_source, warm
+
+    await warm()
+    folders = {folder for source in space.settings.source if (folder := watched_folder(space, source)) is not None}
+    if not folders:
+        await stop.wait()
+        return
+    event("observer", "-", f"watching {', '.join(sorted(map(str, folders)))}")
+    async for changes in awatch(*folders, step=SETTLE_MS, stop_event=stop, recursive=True):
+        for name in touched_sources(space, {path for _, path in changes}):
+            event("observer", name, "a file was saved")
+            await sync_source(space, name)
+
+
+def main() -> None:
+    """Watch until SIGTERM or SIGINT; a child of `autosync up`."""
+    from flows.server import prepare
+
+    space = open_space()
+    open_log(space.home.log)
+    prepare(space.home, os.environ)
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await watch(space, stop)
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()
