@@ -81,6 +81,7 @@ class Source(Struct, frozen=True):
     mode: Literal["snapshot", "upsert"] = "snapshot"
     schedule: str | float | None = None
     timeout: float = 30.0
+    block: str | None = None
     guard: Guard = Guard()
     expect: Expect = Expect()
     freshness: Freshness = Freshness()
@@ -112,7 +113,7 @@ class Notify(Struct, frozen=True):
 
 
 class Backup(Struct, frozen=True):
-    """Where backups go: a folder, or a Prefect block `google-drive/name`; how many are kept."""
+    """Where backups go: a folder, or a Prefect block `autosync-google-drive/name`; how many are kept."""
 
     folder: str | None = None
     block: str | None = None

@@ -123,7 +123,7 @@ def load_block(name: str) -> Any:
     import blocks.slack  # noqa: F401  # importing registers the types, so that Prefect finds the classes
 
     if name.count("/") != 1:
-        raise ConfigError(f"{name!r} names no block", todo='write it as "type/name", such as "slack-webhook/ops"')
+        raise ConfigError(f"{name!r} names no block", todo='write it as "type/name", such as "autosync-slack-webhook/ops"')
     try:
         return Block.load(name)
     except (ValueError, PrefectException) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,13 +33,21 @@ def _conditions(previous: dict[str, Any]) -> dict[str, str]:
     return headers
 
 
-def fetch(url: str, scratch: Path, previous: dict[str, Any], *, timeout: float) -> tuple[Path, dict[str, Any]] | None:
+def fetch(
+    url: str,
+    scratch: Path,
+    previous: dict[str, Any],
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[Path, dict[str, Any]] | None:
     """Download an address unless it is as it was.
 
     Args:
         scratch: Folder for the body; the caller deletes it.
         previous: Fingerprint of the last download (`etag`, `last_modified`); {} for none.
         timeout: Seconds to wait for a connection, and for each read.
+        headers: Credentials; with them redirects are not followed, so that no other host gets to see them.
 
     Returns:
         The body's file and its fingerprint; None when the server says that nothing changed.
@@ -50,8 +59,8 @@ def fetch(url: str, scratch: Path, previous: dict[str, Any], *, timeout: float) 
     shown = _shown(url)
     try:
         with (
-            httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=MAX_REDIRECTS) as client,
-            client.stream("GET", url, headers=_conditions(previous)) as answer,
+            httpx.Client(timeout=timeout, follow_redirects=not headers, max_redirects=MAX_REDIRECTS) as client,
+            client.stream("GET", url, headers=_conditions(previous) | dict(headers or {})) as answer,
         ):
             if answer.status_code == 304 and previous:
                 return None

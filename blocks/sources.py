@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -153,7 +153,12 @@ def digest_of(parts: Sequence[Part]) -> str:
 
 
 def open_source(
-    source: Source, base: Path, scratch: Path, previous: Fingerprint | None, digest: str
+    source: Source,
+    base: Path,
+    scratch: Path,
+    previous: Fingerprint | None,
+    digest: str,
+    headers: Mapping[str, str] | None = None,
 ) -> Input | Fingerprint:
     """Look whether a source changed.
 
@@ -162,6 +167,7 @@ def open_source(
         scratch: Folder for a downloaded body.
         previous: The fingerprint kept from last time; None to read in any case.
         digest: The content digest kept from last time.
+        headers: Request headers for an address, such as Authorization.
 
     Returns:
         The Input to read, or, when it is as it was, its present fingerprint.
@@ -172,7 +178,7 @@ def open_source(
     if is_url(source.location):
         from blocks.http import fetch
 
-        fetched = fetch(source.location, scratch, previous or {}, timeout=source.timeout)
+        fetched = fetch(source.location, scratch, previous or {}, timeout=source.timeout, headers=headers)
         if fetched is None:
             return previous or {}
         path, fingerprint = fetched

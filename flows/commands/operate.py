@@ -141,4 +141,6 @@ def schedule(
         out.print(f"{name}  {''.join(blocks[min(round(8 * hour / top), 8)] for hour in hours)}  00-23 UTC")
     weights = ", ".join(f"{name} {share:.0%}" for name, share in profile.weights.items())
     out.print(f"\nBelieved shapes of the week: {weights}")
-    out.print(f"At {budget:g} syncs a day, the next would be: {', '.join(moment(time) for time in profile.next_syncs[:5])}")
+    out.print(
+        f"At {budget:g} syncs a day, the next would be: {', '.join(moment(time) for time in profile.next_syncs[:5])}"
+    )

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
+from autosync.errors import ConfigError
 from autosync.policy import Counts, guard_deletes, guard_input
 from autosync.seen import Seen, join, rules_version
 from autosync.settings import Source
@@ -96,7 +97,7 @@ def examine(
     writer = staging.Stage(folder)
     try:
         if replay is None:
-            opened = open_source(source, space.base, folder, previous, state.digest)
+            opened = open_source(source, space.base, folder, previous, state.digest, _headers(source))
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()
             blocks: Iterable[Block] = opened.blocks()
@@ -148,6 +149,17 @@ def _ticket(
         deletes_withheld=staged.deletes_withheld,
         repeated=staged.repeated,
     )
+
+
+def _headers(source: Source) -> dict[str, str] | None:
+    if not source.block:
+        return None
+    from blocks.catalog import JsonSource, load_block
+
+    block = load_block(source.block)
+    if not isinstance(block, JsonSource):
+        raise ConfigError(f"the block {source.block!r} of source {source.name!r} is no json-source")
+    return block.request_headers()
 
 
 def _nothing(seed: int) -> Seen:
