@@ -6,15 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from autosync.errors import Refused
-from autosync.records import canonical
 from autosync.settings import Source
 from autosync.sift import Staged
 from blocks import staging
 from blocks.store import batches
 from blocks.store.schema import Db, connect
+from flows.describing import differing
 from flows.space import Space
 from flows.stages.ingest import check_guards, examine
 
@@ -76,13 +74,3 @@ def _changes(db: Db, folder: Path, staged: Staged) -> list[dict[str, Any]]:
     for rec in staged.deletes[: max(SHOWN - len(changes), 0)].tolist():
         changes.append({"op": "delete", "id": batches.id_of(db, rec)})
     return changes[:SHOWN]
-
-
-def differing(before: bytes, after: bytes) -> list[str]:
-    """The top-level names whose values differ between two canonical documents."""
-    old, new = (msgspec.json.decode(doc, type=dict[str, msgspec.Raw]) for doc in (before, after))
-    return sorted(name for name in old.keys() | new.keys() if _raw(old, name) != _raw(new, name))
-
-
-def _raw(doc: dict[str, msgspec.Raw], name: str) -> bytes | None:
-    return canonical(doc[name]) if name in doc else None

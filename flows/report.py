@@ -1,33 +1,56 @@
-"""The report flow: analyze, then write the report as Markdown (and PDF) with charts."""
+"""The report flow: analyze, then write the report as Markdown or PDF with charts, and mail it where email is set."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from pathlib import Path
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 
 from flows.log import event, open_log
 from flows.space import Space, open_space
-from flows.stages.analyze import analyze, analyze_stage
-from flows.stages.report import report_stage, write_report
+from flows.stages.analyze import analyze_stage
+from flows.stages.report import report_stage
+
+Format = Literal["md", "pdf"]
 
 
-def make_report(space: Space) -> dict[str, Any]:
-    """analyze and report, without a flow run. Returns the files written."""
-    return write_report(space, analyze(space))
+def mail(space: Space, files: list[Path]) -> bool:
+    """Send the report to the people of [notify] email; False when none is set."""
+    if not space.settings.notify.email:
+        return False
+    from blocks.catalog import load_block
+
+    attachments = [(path.name, path.read_bytes()) for path in files if path.suffix in (".pdf", ".md")]
+    text = next((path.read_text() for path in files if path.suffix == ".md"), "The report is attached.")
+    load_block(space.settings.notify.email).notifier().send_message("AutoSync report", text, attachments=attachments)
+    return True
 
 
 @flow(name="report", description="Compute KPIs and write the report.", flow_run_name="report")
-async def report(home: str = "", config: str = "") -> dict[str, Any]:
+async def report(
+    home: str = "", config: str = "", format: Format = "md", language: Literal["", "en", "fa"] = ""
+) -> dict[str, Any]:
     """Write the report.
 
+    Args:
+        format: `md`, or `pdf` for both.
+        language: The configuration's when empty.
+
     Returns:
-        `files`: the paths written.
+        `files`: the paths written; `mailed`: whether it was sent by email.
     """
     space = open_space(home, config)
     open_log(space.home.log)
-    done: dict[str, Any] = await report_stage(space, await analyze_stage(space))
-    await acreate_markdown_artifact(markdown=done["text"], key="report", description="The report")
-    event("report", "-", f"wrote {', '.join(done['files'])}")
-    return {"files": done["files"]}
+    values = await analyze_stage(space)
+    formats: list[Format] = ["md", "pdf"] if format == "pdf" else ["md"]
+    files = await report_stage(space, values, formats, language or space.settings.report.language)
+    from reports.report_generator import markdown
+
+    text = await asyncio.to_thread(markdown, values, language or space.settings.report.language, charts_as="none")
+    await acreate_markdown_artifact(markdown=text, key="report", description="The report")
+    mailed = await asyncio.to_thread(mail, space, files)
+    event("report", "-", f"wrote {', '.join(path.name for path in files)}{', mailed' if mailed else ''}")
+    return {"files": [str(path) for path in files], "mailed": mailed}

@@ -11,6 +11,7 @@ import typer
 from autosync.errors import ConfigError
 from blocks.store import history
 from flows.commands.base import AsJson, age, app, console, moment, print_json, print_table, space
+from flows.describing import describe_change
 from flows.space import Space, now
 from flows.status import describe_status
 from flows.verification import verify_all
@@ -107,23 +108,6 @@ def _change(row: dict[str, Any]) -> list[str]:
         describe_change(row),
         row["origin"],
     ]
-
-
-def describe_change(row: dict[str, Any]) -> str:
-    """An update as `field: old → new`, the first few fields, cut to a readable length."""
-    from flows.planning import differing
-
-    if row["op"] != "update":
-        return ""
-    before, after = (msgspec.json.decode(row[side], type=dict[str, msgspec.Raw]) for side in ("before", "after"))
-    names = differing(row["before"].encode(), row["after"].encode())
-    parts = [f"{name}: {_cut(before.get(name))} → {_cut(after.get(name))}" for name in names[:3]]
-    return "; ".join(parts) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _cut(value: msgspec.Raw | None, size: int = 40) -> str:
-    text = "(none)" if value is None else bytes(value).decode()
-    return text if len(text) <= size else text[: size - 1] + "…"
 
 
 @app.command()

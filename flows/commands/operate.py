@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from autosync.errors import ConfigError
 from flows.commands.base import AsJson, app, console, moment, print_json, print_table, space
 from flows.commands.inspect import require_store
 
@@ -102,17 +103,25 @@ def restore(
 
 
 @app.command()
-def report(as_json: AsJson = False) -> None:
-    """Write the report."""
-    from flows.report import make_report
+def report(
+    format: Annotated[str, typer.Option(help="md, or pdf for both.")] = "md",
+    lang: Annotated[str, typer.Option(help="en or fa; the configuration's when left out.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write the report: KPIs, failures, changes, charts."""
+    from flows.stages.analyze import analyze
+    from flows.stages.report import write_report
 
     here = space()
     require_store(here)
-    done = make_report(here)
+    if format not in ("md", "pdf") or lang not in ("", "en", "fa"):
+        raise ConfigError("the report is written as md or pdf, in en or fa")
+    formats: list[Any] = ["md", "pdf"] if format == "pdf" else ["md"]
+    files = write_report(here, analyze(here), formats, lang or here.settings.report.language)
     if as_json:
-        print_json(done)
+        print_json({"files": [str(path) for path in files]})
     else:
-        for path in done["files"]:
+        for path in files:
             console().print(os.path.relpath(path))
 
 

@@ -1,26 +1,36 @@
-"""analyze: KPIs from the runs, as values."""
+"""analyze: KPIs, feedback score and anomalies from runs, changes and commits, as the values of a report."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from blocks.store import history
+from blocks.store import history, ledger
+from blocks.store.schema import Db
+from flows.describing import describe_change
 from flows.space import Space, now
 from flows.stages.task import stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from reports.report_values import Anomaly, Failure, Quarantined, ReportValues
+
 RUN_COLUMNS = ["source", "started", "ended", "outcome", "retries", "inserted", "updated", "deleted", "quarantined"]
+DAYS = 30.0
+NEWEST = 50
+WATCHED_SERIES = ("changes", "duration_p50", "quarantined")
+
+Rows = list[dict[str, Any]]
 
 
-def run_frame(space: Space, since: float = 0) -> pd.DataFrame:
-    """The runs as analytics takes them; times in Unix seconds."""
+def run_frame(runs: Rows) -> pd.DataFrame:
+    """Finished runs as analytics takes them; times in Unix seconds."""
     import pandas as pd
 
-    with space.database(read_only=True) as db:
-        rows = [row for row in history.runs(db, since=since, limit=100_000) if row["ended"] is not None]
-    frame = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "scheduled"])
+    frame = pd.DataFrame([row for row in runs if row["ended"] is not None], columns=[*RUN_COLUMNS, "scheduled"])
     return frame.astype({"started": "float64", "ended": "float64", "scheduled": "float64", "outcome": "str"})
 
 
@@ -28,20 +38,113 @@ def source_frame(space: Space) -> pd.DataFrame:
     """The sources with their freshness limits in seconds."""
     import pandas as pd
 
-    rows = [
-        {"source": s.name, "warn_after": s.freshness.warn_after, "error_after": s.freshness.error_after}
-        for s in space.settings.source
-    ]
+    rows = [(s.name, s.freshness.warn_after, s.freshness.error_after) for s in space.settings.source]
     frame = pd.DataFrame(rows, columns=["source", "warn_after", "error_after"])
     return frame.astype({"warn_after": "float64", "error_after": "float64"})
 
 
-def analyze(space: Space, days: float = 30) -> Any:
-    """The KPIs of the last `days` days."""
+def analyze(space: Space, days: float = DAYS) -> ReportValues:
+    """Everything that the report of the last `days` days says."""
+    from analytics.feedback_analyzer import Count
+    from analytics.feedback_analyzer import analyze as feedback
     from analytics.kpi_tracker import track
+    from reports.report_values import ReportValues, per_day
 
     time = now()
-    return track(run_frame(space, time - days * 86_400), source_frame(space), time)
+    since = time - days * 86_400
+    with space.database(read_only=True) as db:
+        runs = history.runs(db, since=since, limit=100_000)
+        frame = run_frame(runs)
+        ended = [row for row in runs if row["ended"] is not None]
+        failed = sum(row["outcome"] == "failed" for row in ended)
+        return ReportValues(
+            generated=time,
+            since=since,
+            until=time,
+            kpis=track(frame, source_frame(space), time),
+            feedback=feedback({"failed_run": Count(failed, len(ended))}),
+            days=per_day(ended, since, time),
+            last_runs=tuple(_last_runs(space, runs)),
+            failures=tuple(_failures(runs)),
+            changes=tuple(_changes(db)),
+            commits=tuple(_commits(ended)),
+            quarantine=tuple(_quarantine(db)),
+            anomalies=tuple(find_anomalies(frame)),
+            limits={s.name: (s.freshness.warn_after, s.freshness.error_after) for s in space.settings.source},
+        )
 
 
-analyze_stage = stage("analyze", "Compute KPIs from the runs.")(analyze)
+def _last_runs(space: Space, runs: Rows) -> Iterator[Any]:
+    from reports.report_values import LastRun
+
+    for source in space.settings.source:
+        row = next((row for row in runs if row["source"] == source.name), None)
+        if row is not None:
+            seconds = None if row["ended"] is None else row["ended"] - row["started"]
+            yield LastRun(source.name, row["started"], row["outcome"], seconds)
+
+
+def _failures(runs: Rows) -> Iterator[Failure]:
+    """Failed and refused runs, newest first; open until a later run of the source succeeded."""
+    from reports.report_values import Failure
+
+    resolved = set[str]()
+    for row in runs:
+        if row["outcome"] in ("changed", "unchanged"):
+            resolved.add(row["source"])
+        elif row["outcome"] in ("failed", "refused"):
+            state: Any = "resolved" if row["source"] in resolved else "open"
+            yield Failure(
+                row["source"], row["run"], row["started"], row["error"] or "", outcome=row["outcome"], state=state
+            )
+
+
+def _changes(db: Db) -> Iterator[Any]:
+    from reports.report_values import Change
+
+    for row in history.changes(db, limit=NEWEST):
+        time = datetime.fromisoformat(row["time"]).timestamp()
+        yield Change(row["seq"], time, row["collection"], row["id"], row["op"], describe_change(row))
+
+
+def _commits(runs: Rows) -> Iterator[Any]:
+    from reports.report_values import Commit
+
+    for row in [row for row in runs if row["commit_sha"]][:NEWEST]:
+        subject = f"sync({row['source']}): +{row['inserted']} ~{row['updated']} -{row['deleted']}"
+        yield Commit(row["commit_sha"], row["ended"], row["source"], subject)
+
+
+def _quarantine(db: Db) -> Iterator[Quarantined]:
+    """Open refused rows, together by source and reason."""
+    from reports.report_values import Quarantined
+
+    groups: dict[tuple[str, str], Rows] = {}
+    for item in ledger.open_items(db):
+        groups.setdefault((item["source"], item["reason"]), []).append(item)
+    for (source, reason), items in groups.items():
+        newest = max(item["last_seen"] for item in items)
+        yield Quarantined(source, reason, len(items), newest, items[0]["id"] or "")
+
+
+def find_anomalies(frame: pd.DataFrame) -> list[Anomaly]:
+    """Hours whose changes, durations or refusals are unlike those before, newest first."""
+    from analytics.anomaly_detector import detect
+    from analytics.kpi_tracker import series
+    from reports.report_values import Anomaly
+
+    found: list[Anomaly] = []
+    values = series(frame, "1h")
+    for (source, name), part in values[values["name"].isin(WATCHED_SERIES)].groupby(["source", "name"]):
+        if source == "all":
+            continue
+        hourly = part.set_index("time")["value"]
+        marked = detect(hourly)
+        for time, row in marked[marked["flagged"]].iterrows():
+            expected = None if math.isnan(row["low"]) else (float(row["low"]), float(row["high"]))
+            value = float(hourly.loc[time])
+            found.append(Anomaly(time.timestamp(), f"{source}: {name}", value, expected, float(row["score"])))
+    return sorted(found, key=lambda anomaly: -anomaly.time)
+
+
+analyze_stage = stage("analyze", "Compute KPIs, the feedback score and anomalies from runs and changes.")(analyze)
