@@ -39,11 +39,8 @@ class Record(NamedTuple):
     value: Document
 
 
-def _number(text: str) -> msgspec.Raw:
-    return msgspec.Raw(text.encode())
-
-
-_decode = msgspec.json.Decoder(float_hook=_number).decode
+# A number with a fraction or exponent is kept as its text, which encodes as it was written.
+_decode = msgspec.json.Decoder(float_hook=msgspec.Raw).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 _compact = msgspec.json.format
 
@@ -67,7 +64,7 @@ def _constant(text: str) -> Any:
 
 
 def _integer(text: str) -> int | msgspec.Raw:
-    return _number(text) if len(text) > 4000 or text == "-0" else int(text)
+    return msgspec.Raw(text) if len(text) > 4000 or text == "-0" else int(text)
 
 
 def _parse_strictly(raw: bytes) -> Any:
@@ -75,7 +72,7 @@ def _parse_strictly(raw: bytes) -> Any:
     return json.loads(
         raw,
         object_pairs_hook=_unique_names,
-        parse_float=_number,
+        parse_float=msgspec.Raw,
         parse_int=_integer,
         parse_constant=_constant,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from xxhash import xxh3_64_intdigest
 
 from autosync.checks import compile_checks, unique_value
 from autosync.errors import SourceError
-from autosync.records import BadRecord, Document, NotUtf8, Pointer, digest, key_reader, parse
+from autosync.records import BadRecord, Document, NotUtf8, Pointer, key_reader, parse
 from autosync.seen import ENTRY, Entries, Recs, Seen, raw_digests
 from autosync.settings import Source
 
@@ -40,9 +41,9 @@ class Refusal(NamedTuple):
 
 
 class Writer(Protocol):
-    """Takes the rows that will be written, in order."""
+    """Takes the rows that will be written, in order, as lines `id TAB canonical LF`."""
 
-    def write(self, id: str, doc: bytes) -> None: ...
+    def write(self, lines: list[bytes]) -> None: ...
 
 
 @dataclass
@@ -127,70 +128,101 @@ class Sifter:
             self._parse(block, np.flatnonzero(places < 0).tolist(), wanted)
 
     def _parse(self, block: Block, misses: list[int], wanted: Entries) -> None:
-        key, checks, good = self.key, self.checks, list[tuple[int, str, Document, bytes]]()
+        key, checks, rows = self.key, self.checks, block.rows
+        places, ids, values, docs = array("q"), list[str](), list[Document](), list[bytes]()
         for n in misses:
-            raw = block.rows[n]
             id = None
             try:
-                value, doc = parse(raw)
+                value, doc = parse(rows[n])
                 id = key(value)
                 if checks is not None and (problems := checks(value)):
                     raise BadRecord("; ".join(problems))
-            except NotUtf8 as problem:
-                raise SourceError(
-                    f"the source is not encoded in UTF-8: {problem}",
-                    where=block.where(n),
-                    kept="everything; nothing was taken from this input",
-                    todo="save it as UTF-8",
-                ) from None
             except BadRecord as problem:
-                if raw.strip():
-                    self.rows += 1
-                    self.refused.append(Refusal(block.where(n), id, str(problem), raw))
+                self._refuse_row(block, n, id, problem)
                 continue
-            good.append((n, id, value, doc))
-        self.rows += len(good)
-        self._stage(block, good, wanted)
+            places.append(n)
+            ids.append(id)
+            values.append(value)
+            docs.append(doc)
+        self.rows += len(places)
+        self._stage(block.where, places, ids, values, docs, wanted)
 
-    def _stage(self, block: Block, good: list[tuple[int, str, Document, bytes]], wanted: Entries) -> None:
-        stored = self.lookup([id for _, id, _, _ in good])
-        kept, same, same_recs = array("q"), array("q"), array("q")
-        for n, id, value, doc in good:
-            hashed = digest(doc)
-            rec, old = stored.get(id, (0, None))
-            if old == hashed:
-                same.append(n)
-                same_recs.append(rec)
-                continue
-            self.writer.write(id, doc)
-            key_hash = xxh3_64_intdigest(id.encode())
-            position = len(self.recs)
-            kept.append(n)
-            self.recs.append(rec)
-            self.key_hashes.append(key_hash)
-            self.levels.append((key_hash & -key_hash).bit_length() - 1 if key_hash else 64)
-            self.hashes += hashed
-            self.born.append(old is None)
-            shape = tuple(value)
-            if shape not in self.shapes or dict in map(type, value.values()):
-                self._note_fields(shape, value)
-            for text, pointer in self.uniques:
-                if (unique := unique_value(pointer, value)) is not None:
-                    self.values[text][position] = unique
+    def _refuse_row(self, block: Block, n: int, id: str | None, problem: BadRecord) -> None:
+        raw = block.rows[n]
+        if isinstance(problem, NotUtf8):
+            raise SourceError(
+                f"the source is not encoded in UTF-8: {problem}",
+                where=block.where(n),
+                kept="everything; nothing was taken from this input",
+                todo="save it as UTF-8",
+            ) from None
+        if raw.strip():
+            self.rows += 1
+            self.refused.append(Refusal(block.where(n), id, str(problem), raw))
+
+    def _stage(
+        self,
+        where: Callable[[int], str],
+        places: array[int],
+        ids: list[str],
+        values: list[Document],
+        docs: list[bytes],
+        wanted: Entries,
+    ) -> None:
+        """Compare parsed rows with the store's hashes, and stage those that are new or differ."""
+        stored, hashes = self.lookup(ids), [blake2b(doc, digest_size=16).digest() for doc in docs]
+        keep: Sequence[int] = range(len(ids))
+        if stored:
+            found = [stored.get(id, (0, None)) for id in ids]
+            self._note_same(places, [n for n in keep if found[n][1] == hashes[n]], found, wanted)
+            keep = [n for n in keep if found[n][1] != hashes[n]]
+            self.recs.extend([found[n][0] for n in keep])
+            self.born += bytes([found[n][1] is None for n in keep])
+        else:
+            self.recs.frombytes(bytes(8 * len(ids)))
+            self.born += b"\x01" * len(ids)
+        self._note_uniques(keep, values)
+        keys = [ids[n].encode() for n in keep]
+        self.writer.write([b"%b\t%b\n" % (id, docs[n]) for id, n in zip(keys, keep, strict=True)])
+        key_hashes = [xxh3_64_intdigest(id) for id in keys]
+        self.key_hashes.extend(key_hashes)
+        self.levels.extend([(value & -value).bit_length() - 1 if value else 64 for value in key_hashes])
+        self.hashes += b"".join([hashes[n] for n in keep])
+        kept = array("q", [places[n] for n in keep])
         self.entries.append(wanted[np.frombuffer(kept, dtype=np.int64)] if kept else wanted[:0])
-        self.places.append((len(kept), block.where, kept))
+        self.places.append((len(kept), where, kept))
+        self._note_fields([values[n] for n in keep])
+
+    def _note_same(
+        self, places: array[int], same: list[int], found: list[tuple[int, bytes | None]], wanted: Entries
+    ) -> None:
+        """Rows that only look different: their raw hash is remembered, nothing is written."""
         if same:
-            rows = wanted[np.frombuffer(same, dtype=np.int64)]
-            rows["rec"] = np.frombuffer(same_recs, dtype=np.int64)
+            rows = wanted[np.array([places[n] for n in same])]
+            rows["rec"] = [found[n][0] for n in same]
             self.same.append(rows)
 
-    def _note_fields(self, shape: tuple[str, ...], value: Document) -> None:
-        self.shapes.add(shape)
-        for name, item in value.items():
-            if isinstance(item, dict) and item:
-                self.fields.update(dict.fromkeys((name, inner) for inner in item))
-            else:
-                self.fields.setdefault((name,))
+    def _note_uniques(self, keep: Sequence[int], values: list[Document]) -> None:
+        first = len(self.levels)
+        for text, pointer in self.uniques:
+            for position, n in enumerate(keep, first):
+                if (unique := unique_value(pointer, values[n])) is not None:
+                    self.values[text][position] = unique
+
+    def _note_fields(self, values: list[Document]) -> None:
+        """Note the fields of documents whose names, or whose nested objects' names, were not seen before."""
+        for value in values:
+            shape = tuple(value)
+            for item in value.values():
+                if type(item) is dict:
+                    shape += tuple(item)
+            if shape not in self.shapes:
+                self.shapes.add(shape)
+                for name, item in value.items():
+                    if isinstance(item, dict) and item:
+                        self.fields.update(dict.fromkeys((name, inner) for inner in item))
+                    else:
+                        self.fields.setdefault((name,))
 
     def place(self, position: int) -> str:
         """Where the row at a staged position stands in the input."""

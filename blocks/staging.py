@@ -71,9 +71,9 @@ class Stage:
         self.folder = folder
         self._handle = _create(folder / ROWS)
 
-    def write(self, id: str, doc: bytes) -> None:
-        """Append a row. An id has no control characters, canonical JSON no raw tab or newline."""
-        self._handle.write(b"%b\t%b\n" % (id.encode(), doc))
+    def write(self, lines: list[bytes]) -> None:
+        """Append rows. An id has no control characters, canonical JSON no raw tab or newline."""
+        self._handle.writelines(lines)
 
     def read(self, positions: Iterable[int]) -> dict[int, tuple[str, bytes]]:
         """Read some rows back by position."""

@@ -1,0 +1,1 @@
+"""Values computed from runs and changes: arrays or frames in, values out."""
