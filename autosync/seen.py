@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
 import msgspec
@@ -41,9 +42,12 @@ def raw_digests(rows: Sequence[bytes], seed: int) -> Entries:
     return entries
 
 
-def sort(entries: Entries) -> Entries:
-    """Entries in the order of their hashes."""
-    return entries[np.argsort(entries["hi"], kind="stable")]
+def merge(parts: Sequence[Entries]) -> Entries:
+    """Entries of several parts in the order of their hashes, equal hashes once. Sorted parts cost little."""
+    entries = np.concatenate(parts)
+    entries = entries[np.argsort(entries["hi"], kind="stable")]
+    same = (entries["hi"][1:] == entries["hi"][:-1]) & (entries["lo"][1:] == entries["lo"][:-1])
+    return entries[np.concatenate([[True], ~same])] if same.any() else entries
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,26 @@ class Seen:
     entries: Entries
     seed: int
 
+    @cached_property
+    def _halves(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """The hashes' halves, each in one piece of memory: searching strided fields would copy them each time."""
+        return np.ascontiguousarray(self.entries["hi"]), np.ascontiguousarray(self.entries["lo"])
+
     def find(self, wanted: Entries) -> npt.NDArray[np.int64]:
         """The position of each wanted hash among the entries, -1 where it is absent; shape (len(wanted),)."""
         places = np.full(len(wanted), -1, dtype=np.int64)
         if not len(self.entries):
             return places
-        hi, lo = self.entries["hi"], self.entries["lo"]
-        at = np.searchsorted(hi, wanted["hi"])
+        hi, lo = self._halves
+        wanted_hi, wanted_lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
+        at = np.searchsorted(hi, wanted_hi)
         open_rows = np.arange(len(wanted))
         while len(open_rows):
             inside = at[open_rows] < len(hi)
             open_rows = open_rows[inside]
-            same_hi = hi[at[open_rows]] == wanted["hi"][open_rows]
+            same_hi = hi[at[open_rows]] == wanted_hi[open_rows]
             open_rows = open_rows[same_hi]
-            equal = lo[at[open_rows]] == wanted["lo"][open_rows]
+            equal = lo[at[open_rows]] == wanted_lo[open_rows]
             places[open_rows[equal]] = at[open_rows[equal]]
             open_rows = open_rows[~equal]
             at[open_rows] += 1

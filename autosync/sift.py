@@ -109,8 +109,7 @@ class Sifter:
         self.values: dict[str, dict[int, str]] = {text: {} for text, _ in self.uniques}
         self.fields: dict[tuple[str, ...], None] = {}
         self.shapes: set[tuple[str, ...]] = set()
-        self.rows = 0
-        self.repeated = 0
+        self.rows = self.hits = self.repeated = 0
 
     def block(self, block: Block) -> None:
         """Sift one block of rows.
@@ -121,9 +120,9 @@ class Sifter:
         wanted = raw_digests(block.rows, self.seen.seed)
         places = self.seen.find(wanted)
         found = places[places >= 0]
-        self.repeated += len(found) - len(np.unique(found)) + int(self.hit[np.unique(found)].sum())
         self.hit[found] = True
         self.rows += len(found)
+        self.hits += len(found)
         if len(found) < len(block.rows):
             self._parse(block, np.flatnonzero(places < 0).tolist(), wanted)
 
@@ -236,6 +235,7 @@ class Sifter:
         self,
         read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]],
         live: Callable[[], Recs],
+        records: int,
         holders: Callable[[str, Sequence[str]], Mapping[str, tuple[int, str]]],
     ) -> Staged:
         """Settle what needs the whole input: repeated keys, uniqueness, deletes.
@@ -243,20 +243,18 @@ class Sifter:
         Args:
             read: Staged positions -> their (id, canonical bytes).
             live: The numbers of all live records of the collection.
+            records: How many they are.
             holders: Pointer, values -> value -> (rec, id) of the live record that has it.
         """
-        known = (
-            np.concatenate([self.seen.entries[self.hit], *self.same]) if len(self.hit) or self.same else _no_entries()
-        )
+        known = np.concatenate([self.seen.entries[self.hit], *self.same])
+        self.repeated += self.hits - int(self.hit.sum())
         recs = np.array(self.recs, dtype=np.int64)
         skip = self._clashing_keys(recs, known["rec"], read)
         skip |= self._clashing_values(recs, skip, holders, read)
         unidentified = sum(1 for refusal in self.refused if refusal.id is None)
         deletes = np.zeros(0, dtype=np.int64)
         if self.source.mode == "snapshot" and not unidentified and self.rows:
-            protected = [rec for rec, _ in self.lookup(self._refused_ids()).values()]
-            staying = np.concatenate([known["rec"], recs, np.array(protected, dtype=np.int64)])
-            deletes = np.setdiff1d(live(), staying)
+            deletes = self._gone(np.concatenate([known["rec"], recs]), records, live)
         return Staged(
             recs=recs,
             levels=np.array(self.levels, dtype=np.int8),
@@ -272,6 +270,18 @@ class Sifter:
             repeated=self.repeated,
             deletes_withheld=bool(unidentified) and self.source.mode == "snapshot",
         )
+
+    def _gone(self, staying: Recs, records: int, live: Callable[[], Recs]) -> Recs:
+        """Live records that the snapshot has no row for. Those of rows that were seen last time and not now are
+        found among the seen entries; only when they don't account for all records, every record is looked at.
+        """
+        protected = [rec for rec, hashed in self.lookup(self._refused_ids()).values() if hashed is not None]
+        staying = np.unique(np.concatenate([staying[staying > 0], np.array(protected, dtype=np.int64)]))
+        revived = int((np.frombuffer(self.born, dtype=np.bool_) & (np.array(self.recs, dtype=np.int64) > 0)).sum())
+        gone = np.setdiff1d(self.seen.entries["rec"][~self.hit], staying)
+        if len(staying) - revived + len(gone) == records:
+            return gone
+        return np.setdiff1d(live(), staying)
 
     def _refused_ids(self) -> list[str]:
         return [refusal.id for refusal in self.refused if refusal.id is not None]

@@ -21,9 +21,8 @@ from pathlib import Path
 import msgspec
 
 from autosync.errors import MirrorDamaged, StoreError
-from autosync.shards import Layout, Shard, body, file_name, find, mirror_layout, root, shard_of, split
-from blocks.store.batches import read_rows
-from blocks.store.files import read_range
+from autosync.shards import Layout, Shard, body, file_name, find, mirror_layout, root, shard_of
+from blocks.store import files
 from blocks.store.history import changed_ids
 from blocks.store.schema import Db
 
@@ -128,7 +127,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mi
     )
     (target.folder / "versions").mkdir(parents=True, exist_ok=True)
     if old is None or whole:
-        shards, written = _write(target, split(read_rows(db, target.collection), layout.bits), layout)
+        shards, written = _write(target, files.shards(db, target.collection, layout.bits), layout)
         kept = [] if old is None else list(old.shards)
     else:
         rebuilt = damaged(target, old, _touched(old.shards, changed_ids(db, target.collection, old.seq, upto)))
@@ -158,11 +157,10 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mi
     return Mirrored(manifest, written, rebuilt)
 
 
-def _write(target: Target, parts: Iterable[tuple[str, list[bytes]]], layout: Layout) -> tuple[list[Shard], int]:
+def _write(target: Target, parts: Iterable[tuple[str, bytes]], layout: Layout) -> tuple[list[Shard], int]:
     write_file(target.folder / "pending", b"")
     shards = []
-    for start, lines in parts:
-        data = body(lines)
+    for start, data in parts:
         write_file(target.current / file_name(start, layout), data)
         shards.append(shard_of(start, data))
     return shards, len(shards)
@@ -194,7 +192,7 @@ def _update(db: Db, target: Target, old: Manifest, upto: int, layout: Layout) ->
             end += 1
         start = old.shards[place].start if place and old.shards else ""
         stop = old.shards[end].start if end < len(old.shards) else None
-        fresh, count = _write(target, split(read_range(db, target.collection, start, stop), layout.bits), layout)
+        fresh, count = _write(target, files.shards(db, target.collection, layout.bits, start, stop), layout)
         shards += fresh
         written += count
         place = end

@@ -10,15 +10,17 @@ from itertools import islice
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from autosync.errors import StaleLock, StoreBusy
 from autosync.policy import Counts
-from autosync.seen import ENTRY, Entries, Recs, Seen, buckets, join, sort
+from autosync.seen import Entries, Recs, Seen, buckets, join, merge
 from autosync.settings import Source
 from blocks.staging import Batch
-from blocks.store.schema import INDEXES, Db, create_view, transaction
+from blocks.store.schema import INDEX_NAMES, INDEXES, Db, create_view, transaction
 
 CHUNK = 8192
+BULK = 50_000
 INSERT = "INSERT INTO record (rec, collection, id, doc, hash, level) VALUES (?, ?, ?, ?, ?, ?)"
 UPDATE = "UPDATE record SET doc = ?, hash = ? WHERE rec = ?"
 LOG = "INSERT INTO change (seq, batch, rec, op, before) VALUES (?, ?, ?, ?, ?)"
@@ -90,6 +92,12 @@ def lookup(db: Db, collection: int | None, ids: Sequence[str]) -> dict[str, tupl
         )
         found.update((id, (rec, hashed)) for id, rec, hashed in rows)
     return found
+
+
+def record_count(db: Db, name: str) -> int:
+    """How many live records a collection has; 0 when it doesn't exist."""
+    row = db.execute("SELECT records FROM collection WHERE name = ?", [name]).fetchone()
+    return int(row[0]) if row else 0
 
 
 def live(db: Db, collection: int | None) -> Recs:
@@ -204,39 +212,69 @@ def _next_seq(db: Db) -> int:
 
 
 def _write(db: Db, batch: Batch, recs: Recs, collection: int, number: int, seq: int) -> None:
-    """Write inserts and updates in chunks, each with its log rows."""
-    staged, rows = batch.staged, batch.rows()
-    fresh = staged.recs == 0
-    many = int(fresh.sum()) > 100_000
-    if many and not db.execute("SELECT 1 FROM record LIMIT 1").fetchone():
-        for line in INDEXES.split(";"):
-            if line.strip():
-                db.execute("DROP INDEX IF EXISTS " + line.split("EXISTS ")[1].split()[0])
-    for start in range(0, len(recs), CHUNK):
-        numbers, levels = recs[start : start + CHUNK].tolist(), staged.levels[start : start + CHUNK].tolist()
-        hashes = [staged.hashes[16 * n : 16 * n + 16] for n in range(start, start + len(numbers))]
-        taken = list(islice(rows, len(numbers)))
-        new = fresh[start : start + CHUNK].tolist()
-        every = [row for row in zip(numbers, taken, hashes, levels, new, strict=True) if row[0] > 0]
-        inserts = [
-            (rec, collection, id, doc, hashed, level) for rec, (id, doc), hashed, level, is_new in every if is_new
+    """Write inserts and updates with their log rows: new records first, in the order of their numbers."""
+    staged = batch.staged
+    fresh = (staged.recs == 0) & (recs > 0)
+    count = int(fresh.sum())
+    empty = not db.execute("SELECT 1 FROM record LIMIT 1").fetchone()
+    if empty and count > BULK:
+        _drop_indexes(db)
+    db.executemany(INSERT, _inserts(batch, recs, fresh, collection))
+    if count:
+        first = int(recs[fresh][0])
+        db.execute(
+            "INSERT INTO change (seq, batch, rec, op, before) SELECT ? + rec, ?, rec, 'insert', NULL FROM record "
+            "WHERE rec >= ? ORDER BY rec",
+            [seq - first, number, first],
+        )
+    if empty and count > BULK:
+        _make_indexes(db)
+    _update(db, batch, recs, number, seq + count)
+
+
+def _inserts(
+    batch: Batch, recs: Recs, fresh: npt.NDArray[np.bool_], collection: int
+) -> Iterator[tuple[int, int, str, str, bytes, int]]:
+    """Rows of the table record for the new ones."""
+    staged, hashes = batch.staged, batch.staged.hashes
+    each = zip(recs.tolist(), fresh.tolist(), staged.levels.tolist(), batch.rows(), strict=True)
+    for n, (rec, is_new, level, (id, doc)) in enumerate(each):
+        if is_new:
+            yield rec, collection, id, doc, hashes[16 * n : 16 * n + 16], level
+
+
+def _update(db: Db, batch: Batch, recs: Recs, number: int, seq: int) -> None:
+    """Rewrite records that differ or come back, in chunks, with their log rows."""
+    staged = batch.staged
+    wanted = ((staged.recs > 0) & (recs > 0)).tolist()
+    if not any(wanted):
+        return
+    rows = (
+        (doc, staged.hashes[16 * n : 16 * n + 16], int(recs[n]))
+        for n, ((_, doc), old) in enumerate(zip(batch.rows(), wanted, strict=True))
+        if old
+    )
+    while chunk := list(islice(rows, CHUNK)):
+        before = _documents(db, [rec for _, _, rec in chunk])
+        log = [
+            (seq + n, number, rec, "insert" if before[rec] is None else "update", before[rec])
+            for n, (_, _, rec) in enumerate(chunk)
         ]
-        updates = [(doc, hashed, rec) for rec, (_, doc), hashed, _, is_new in every if not is_new]
-        log: list[tuple[int, int, int, str, str | None]] = [
-            (seq + n, number, row[0], "insert", None) for n, row in enumerate(inserts)
-        ]
-        seq += len(inserts)
-        before = _documents(db, [row[2] for row in updates])
-        for _, _, rec in updates:
-            old = before[rec]
-            log.append((seq, number, rec, "insert" if old is None else "update", old))
-            seq += 1
-        db.executemany(INSERT, inserts)
-        db.executemany(UPDATE, updates)
+        db.executemany(UPDATE, chunk)
         db.executemany(LOG, log)
-    for line in INDEXES.split(";") if many else []:
-        if line.strip():
-            db.execute(line)
+        seq += len(chunk)
+
+
+def _drop_indexes(db: Db) -> None:
+    """Without indexes a first load writes faster; they are made again in the same transaction."""
+    for name in INDEX_NAMES:
+        db.execute(f"DROP INDEX {name}")
+
+
+def _make_indexes(db: Db) -> None:
+    for statement in INDEXES.split(";"):
+        if statement.strip():
+            db.execute(statement)
 
 
 def _documents(db: Db, recs: list[int]) -> dict[int, str | None]:
@@ -283,12 +321,11 @@ def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, now: float) ->
     entries = staged.entries.copy()
     entries["rec"] = recs
     fresh = [staged.known, entries[recs > 0]]
-    previous = seen(db, source.name, ticket.seed).entries if ticket.state_version else np.zeros(0, dtype=ENTRY)
     if ticket.mode == "upsert":
+        previous = seen(db, source.name, ticket.seed).entries
         touched = np.concatenate([part["rec"] for part in fresh])
         fresh.append(previous[~np.isin(previous["rec"], touched)])
-    merged = np.concatenate(fresh)
-    _write_seen(db, source.name, sort(np.unique(merged)))
+    _write_seen(db, source.name, merge(fresh))
     db.execute(
         "INSERT OR REPLACE INTO source_state VALUES (?, ?, ?, ?, ?, ?, ?)",
         [source.name, ticket.state_version + 1, ticket.rules, ticket.fingerprint, ticket.digest, ticket.seed, now],

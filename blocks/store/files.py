@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from autosync.shards import REPO_MIN_BITS, body, file_name, level, repo_layout, split
-from blocks.store.batches import read_rows
+from autosync.shards import REPO_MIN_BITS, file_name, level, repo_layout
 from blocks.store.history import changed_ids
 from blocks.store.schema import Db
 
@@ -28,8 +27,8 @@ class AllFiles(Mapping[str, bytes]):
 
     def _each(self) -> Iterator[tuple[str, bytes]]:
         layout = repo_layout(self.records)
-        for start, lines in split(read_rows(self.db, self.collection), layout.bits):
-            yield file_name(start, layout), body(lines)
+        for start, data in shards(self.db, self.collection, layout.bits):
+            yield file_name(start, layout), data
 
     def __iter__(self) -> Iterator[str]:
         return (path for path, _ in self._each())
@@ -56,8 +55,7 @@ def touched_files(db: Db, collection: int, records: int, after: int, upto: int) 
     layout = repo_layout(records)
     bits = layout.bits
     if bits is None:
-        data = body(line for _, line in read_rows(db, collection))
-        return {file_name("", layout): data or None}
+        return {file_name("", layout): render(db, collection, "", None) or None}
     starts, files = set[str](), dict[str, bytes | None]()
     for id, live in changed_ids(db, collection, after, upto).items():
         found = db.execute(PREVIOUS, [collection, bits, id]).fetchone()
@@ -74,14 +72,36 @@ def touched_files(db: Db, collection: int, records: int, after: int, upto: int) 
 
 def _render(db: Db, collection: int, bits: int, start: str) -> bytes:
     end = db.execute(NEXT, [collection, bits, start]).fetchone()
-    return body(doc for _, doc in read_range(db, collection, start, end[0] if end else None))
+    return render(db, collection, start, end[0] if end else None)
 
 
-def read_range(db: Db, collection: int, start: str, end: str | None) -> Iterator[tuple[str, bytes]]:
-    """(id, canonical bytes) of live records with start <= id < end, in key order; end None for no end."""
+def boundaries(db: Db, collection: int, level: int, start: str = "", end: str | None = None) -> list[str]:
+    """Live ids in (start, end) at which a file begins, in key order."""
     limit = "" if end is None else "AND id < ?"
-    yield from db.execute(
-        "SELECT id, CAST(doc AS BLOB) FROM record WHERE collection = ? AND doc IS NOT NULL "
-        f"AND id >= ? {limit} ORDER BY id",
-        [collection, start] if end is None else [collection, start, end],
+    rows = db.execute(
+        f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? "
+        f"AND hash IS NOT NULL AND id > ? {limit} ORDER BY id",
+        [collection, level, start] if end is None else [collection, level, start, end],
     )
+    return [row[0] for row in rows]
+
+
+def render(db: Db, collection: int, start: str, end: str | None) -> bytes:
+    """The canonical lines of live records with start <= id < end, in key order, joined by SQLite itself."""
+    limit = "" if end is None else "AND id < ?"
+    row = db.execute(
+        "SELECT CAST(group_concat(doc, char(10)) AS BLOB) FROM (SELECT doc FROM record WHERE collection = ? "
+        f"AND doc IS NOT NULL AND id >= ? {limit} ORDER BY id)",
+        [collection, start] if end is None else [collection, start, end],
+    ).fetchone()
+    return b"" if row[0] is None else row[0] + b"\n"
+
+
+def shards(
+    db: Db, collection: int, bits: int | None, start: str = "", end: str | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """(first boundary key, bytes) of every file between two boundary keys; empty ones are left out."""
+    starts = [start] if bits is None else [start, *boundaries(db, collection, bits, start, end)]
+    for begin, stop in zip(starts, [*starts[1:], end], strict=True):
+        if data := render(db, collection, begin, stop):
+            yield begin, data

@@ -63,6 +63,8 @@ CREATE INDEX IF NOT EXISTS record_boundary ON record (collection, id) WHERE leve
 CREATE INDEX IF NOT EXISTS change_rec ON change (rec, seq);
 """
 
+INDEX_NAMES = ("record_id", "record_boundary", "change_rec")
+
 CHANGE_LOG = """
 SELECT change.seq, batch.run, batch.source, collection.name AS collection, record.id, change.op, change.before,
   CASE change.op WHEN 'delete' THEN NULL ELSE coalesce(

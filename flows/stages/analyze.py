@@ -142,8 +142,9 @@ def find_anomalies(frame: pd.DataFrame) -> list[Anomaly]:
         marked = detect(hourly)
         for time, row in marked[marked["flagged"]].iterrows():
             expected = None if math.isnan(row["low"]) else (float(row["low"]), float(row["high"]))
-            value = float(hourly.loc[time])
-            found.append(Anomaly(time.timestamp(), f"{source}: {name}", value, expected, float(row["score"])))
+            moment: Any = time
+            value = float(hourly.loc[moment])
+            found.append(Anomaly(moment.timestamp(), f"{source}: {name}", value, expected, float(row["score"])))
     return sorted(found, key=lambda anomaly: -anomaly.time)
 
 

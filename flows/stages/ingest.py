@@ -110,7 +110,10 @@ def examine(
         for block in progress(f"ingest {source.name}", blocks, size=_size):
             sifter.block(block)
         staged = sifter.finish(
-            writer.read, partial(batches.live, db, collection), partial(batches.holders, db, collection)
+            writer.read,
+            partial(batches.live, db, collection),
+            batches.record_count(db, source.into),
+            partial(batches.holders, db, collection),
         )
     finally:
         writer.close()
@@ -128,7 +131,6 @@ def _ticket(
     digest: str,
     replay: Replay | None,
 ) -> staging.Ticket:
-    before = db.execute("SELECT records FROM collection WHERE name = ?", [source.into]).fetchone()
     return staging.Ticket(
         batch=folder.name,
         source=source.name,
@@ -142,7 +144,7 @@ def _ticket(
         digest=digest,
         seed=state.seed,
         state_version=state.version,
-        before=before[0] if before else 0,
+        before=batches.record_count(db, source.into),
         rows=staged.rows,
         counts=Counts(staged.inserted, staged.updated, len(staged.deletes), len(staged.refused), len(staged.known)),
         fields=[list(path) for path in staged.fields],
