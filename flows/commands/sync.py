@@ -29,11 +29,21 @@ def run(names: Names = None, as_json: AsJson = False, accept: Accept = "") -> No
 
         raise ConfigError("no source is configured", where=str(here.config), todo="add a [[source]] to it")
     results = run_all(here, [source.name for source in sources], accept)
+    if not names and needs_report(here, results):
+        from flows.running import write_report
+
+        asyncio.run(write_report(here))
     if as_json:
         print_json({"runs": results})
     else:
         print_runs(here, results)
     raise typer.Exit(status_of(results))
+
+
+def needs_report(here: Space, results: list[dict[str, Any]]) -> bool:
+    """Whether a run of all sources leaves something new to report."""
+    changed = any(result["outcome"] == "changed" for result in results)
+    return here.home.database.exists() and (changed or not (here.home.reports / "report.md").exists())
 
 
 def status_of(results: list[dict[str, Any]]) -> int:
@@ -93,7 +103,7 @@ def print_runs(here: Space, results: list[dict[str, Any]]) -> None:
     for result in results:
         if result["error"]:
             out.print(f"\n{result['source']}: {result['error']}", style="red")
-    if all(result["outcome"] == "unchanged" for result in results):
+    if all(result["outcome"] == "unchanged" and not result["commit"] for result in results):
         out.print("\nNothing changed: no commit, no notice.")
     out.print("")
     for label, path in places(here):

@@ -1,0 +1,23 @@
+"""dashboard: pages and REST API for people and programs that only look."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.base import app, space
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 4280,
+    host: Annotated[str, typer.Option(help="Address to serve on; another than the loopback needs a token.")] = (
+        "127.0.0.1"
+    ),
+    name: Annotated[list[str] | None, typer.Option(help="A further host name that people reach it by.")] = None,
+) -> None:
+    """Pages and REST API, read-only, until Ctrl-C. AUTOSYNC_DASHBOARD_TOKEN sets the token that they ask for."""
+    from flows.dashboard import serve
+
+    serve(space(), host, port, name or [], lambda line: print(line, flush=True))
