@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Sources; all when none is named.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Sources; all when none is named.")]
 
 
 @app.callback()
