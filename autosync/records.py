@@ -20,6 +20,8 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200
 MAX_ID_LENGTH = 1000
 
+SPACE = b" \t\r\n"
+
 Document = dict[str, Any]
 
 
@@ -42,7 +44,6 @@ class Record(NamedTuple):
 # A number with a fraction or exponent is kept as its text, which encodes as it was written.
 _decode = msgspec.json.Decoder(float_hook=msgspec.Raw).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
-_compact = msgspec.json.format
 
 
 def number(value: Any) -> Any:
@@ -117,13 +118,14 @@ def parse(raw: bytes) -> tuple[Document, bytes]:
     try:
         value = _decode(raw)
         doc = _encode(value)
-        # Re-encoding can only shorten: a dropped repeated name, an unescaped character, -0. All rare: look closer.
-        if len(doc) != len(raw) and len(doc) != len(_compact(raw, indent=-1)):
+        # White space aside, re-encoding can only shorten: a dropped repeated name, an unescaped character, -0.
+        # All are rare, so that only then the slow parser has a closer look.
+        if len(doc) != len(raw) and len(doc.translate(None, SPACE)) != len(raw.translate(None, SPACE)):
             value = _parse_strictly(raw)
             doc = _encode(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, BadRecord) as error:
         value, doc = _rescue(raw, error)
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+    if len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check_depth(value)
     if not isinstance(value, dict):
         raise BadRecord(f"a record must be an object, this is {_kind(value)}")

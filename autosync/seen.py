@@ -69,7 +69,8 @@ class Seen:
             return places
         hi, lo = self._halves
         wanted_hi, wanted_lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
-        at = np.searchsorted(hi, wanted_hi)
+        order, at = np.argsort(wanted_hi), np.empty(len(wanted), dtype=np.int64)
+        at[order] = np.searchsorted(hi, wanted_hi[order])  # in order, so that memory is read once
         open_rows = np.arange(len(wanted))
         while len(open_rows):
             inside = at[open_rows] < len(hi)

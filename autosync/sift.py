@@ -276,12 +276,15 @@ class Sifter:
         found among the seen entries; only when they don't account for all records, every record is looked at.
         """
         protected = [rec for rec, hashed in self.lookup(self._refused_ids()).values() if hashed is not None]
-        staying = np.unique(np.concatenate([staying[staying > 0], np.array(protected, dtype=np.int64)]))
-        revived = int((np.frombuffer(self.born, dtype=np.bool_) & (np.array(self.recs, dtype=np.int64) > 0)).sum())
-        gone = np.setdiff1d(self.seen.entries["rec"][~self.hit], staying)
-        if len(staying) - revived + len(gone) == records:
-            return gone
-        return np.setdiff1d(live(), staying)
+        seen = self.seen.entries["rec"]
+        stays = np.zeros(max(int(part.max(initial=0)) for part in (staying, seen, np.array([0, *protected]))) + 1, bool)
+        stays[staying[staying > 0]] = True
+        stays[protected] = True
+        born = np.frombuffer(self.born, dtype=np.bool_) & (np.array(self.recs, dtype=np.int64) > 0)
+        gone = seen[~self.hit & ~stays[seen]]
+        if int(stays.sum()) - int(born.sum()) + len(gone) == records:
+            return np.sort(gone)
+        return np.setdiff1d(live(), np.flatnonzero(stays))
 
     def _refused_ids(self) -> list[str]:
         return [refusal.id for refusal in self.refused if refusal.id is not None]

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +29,7 @@ from blocks.store.history import changed_ids
 from blocks.store.schema import Db
 
 FORMAT = 1
+THREADS = 2
 MANIFEST = "manifest.json"
 
 
@@ -130,8 +133,9 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mi
         shards, written = _write(target, files.shards(db, target.collection, layout.bits), layout)
         kept = [] if old is None else list(old.shards)
     else:
-        rebuilt = damaged(target, old, _touched(old.shards, changed_ids(db, target.collection, old.seq, upto)))
-        shards, written, kept = _update(db, target, old, upto, layout)
+        touched = _touched(old.shards, changed_ids(db, target.collection, old.seq, upto))
+        rebuilt = damaged(target, old, touched)
+        shards, written, kept = _update(db, target, old, touched, layout)
     if old is not None and old.seq < upto:
         _write_version(db, target, old, upto, now)
     manifest = Manifest(
@@ -158,12 +162,21 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mi
 
 
 def _write(target: Target, parts: Iterable[tuple[str, bytes]], layout: Layout) -> tuple[list[Shard], int]:
+    """Write shards while the next one is rendered: hashing, writing and syncing are done beside the database."""
     write_file(target.folder / "pending", b"")
-    shards = []
-    for start, data in parts:
-        write_file(target.current / file_name(start, layout), data)
-        shards.append(shard_of(start, data))
+    shards, waiting = list[Shard](), deque[Future[Shard]]()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start, data in parts:
+            waiting.append(pool.submit(_write_shard, target.current / file_name(start, layout), start, data))
+            if len(waiting) > THREADS:
+                shards.append(waiting.popleft().result())
+        shards += [one.result() for one in waiting]
     return shards, len(shards)
+
+
+def _write_shard(path: Path, start: str, data: bytes) -> Shard:
+    write_file(path, data)
+    return shard_of(start, data)
 
 
 def _touched(shards: list[Shard], ids: dict[str, bool]) -> set[int]:
@@ -178,9 +191,10 @@ def _touched(shards: list[Shard], ids: dict[str, bool]) -> set[int]:
     return places
 
 
-def _update(db: Db, target: Target, old: Manifest, upto: int, layout: Layout) -> tuple[list[Shard], int, list[Shard]]:
+def _update(
+    db: Db, target: Target, old: Manifest, touched: set[int], layout: Layout
+) -> tuple[list[Shard], int, list[Shard]]:
     """Render the touched runs of shards again; the others stay. Returns all shards, files written, shards replaced."""
-    touched = _touched(old.shards, changed_ids(db, target.collection, old.seq, upto))
     shards, written, place = list[Shard](), 0, 0
     while place < max(len(old.shards), 1):
         if place not in touched and old.shards:
@@ -246,16 +260,20 @@ def damaged(target: Target, manifest: Manifest, places: Iterable[int] | None = N
     Args:
         places: Positions of the shards to look at; all when None.
     """
-    found = []
-    for place in sorted(range(len(manifest.shards)) if places is None else places):
-        if place >= len(manifest.shards):
-            continue
-        try:
-            read_shard(target, manifest.shards[place], manifest.records)
-        except MirrorDamaged:
-            found.append(target.file(manifest.shards[place], manifest.records))
+    every = range(len(manifest.shards))
+    wanted = [manifest.shards[n] for n in (every if places is None else sorted(set(every) & set(places)))]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = [path for path in pool.map(lambda shard: _bad(target, shard, manifest.records), wanted) if path]
     _set_aside(target, found)
     return tuple(path.name for path in found)
+
+
+def _bad(target: Target, shard: Shard, records: int) -> Path | None:
+    try:
+        read_shard(target, shard, records)
+    except MirrorDamaged:
+        return target.file(shard, records)
+    return None
 
 
 def _set_aside(target: Target, paths: Iterable[Path]) -> None:

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from xxhash import xxh3_128
 
 from autosync.errors import SourceError, SourceUnavailable
 from autosync.records import BadRecord, NotUtf8, Pointer, explain
@@ -132,9 +134,9 @@ def look(parts: Sequence[Part]) -> Fingerprint:
     return {"stat": facts, "settled": time.time() - newest > RACY_SECONDS}
 
 
-def digest_of(parts: Sequence[Part]) -> str:
-    """BLAKE2b-128 (hex) of the parts' names and bytes."""
-    total = blake2b(digest_size=16)
+def digest_of(parts: Sequence[Part], seed: int) -> str:
+    """Keyed XXH3-128 (hex) of the parts' names and bytes."""
+    total = xxh3_128(seed=seed)
     for part in parts:
         if len(parts) > 1:
             total.update(part.shown.encode() + b"\0")
@@ -158,6 +160,7 @@ def open_source(
     scratch: Path,
     previous: Fingerprint | None,
     digest: str,
+    seed: int,
     headers: Mapping[str, str] | None = None,
 ) -> Input | Fingerprint:
     """Look whether a source changed.
@@ -167,6 +170,7 @@ def open_source(
         scratch: Folder for a downloaded body.
         previous: The fingerprint kept from last time; None to read in any case.
         digest: The content digest kept from last time.
+        seed: The key of that digest.
         headers: Request headers for an address, such as Authorization.
 
     Returns:
@@ -188,7 +192,7 @@ def open_source(
         fingerprint = look(parts)
         if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
             return previous
-    now = digest_of(parts)
+    now = digest_of(parts, seed)
     if previous is not None and now == digest:
         return fingerprint
     return Input(parts, fingerprint, now, source.records, temporary=is_url(source.location))
@@ -226,16 +230,11 @@ def _read_lines(part: Part) -> Iterator[Block]:
     with part.path.open("rb") as handle:
         _refuse_utf16(handle.read(4), part)
         handle.seek(3 if _starts_with_mark(part.path) else 0)
-        first, rows = 1, list[bytes]()
-        for line in handle:
-            rows.append(line)
-            if len(rows) == BLOCK_ROWS:
-                _check_end(rows[-1], part, first + len(rows) - 1)
-                yield Block(rows, partial(_line, part.shown, first))
-                first, rows = first + len(rows), []
-        if rows:
+        first = 1
+        while rows := list(islice(handle, BLOCK_ROWS)):
             _check_end(rows[-1], part, first + len(rows) - 1)
             yield Block(rows, partial(_line, part.shown, first))
+            first += len(rows)
 
 
 def _starts_with_mark(path: Path) -> bool:

@@ -97,7 +97,7 @@ def examine(
     writer = staging.Stage(folder)
     try:
         if replay is None:
-            opened = open_source(source, space.base, folder, previous, state.digest, _headers(source))
+            opened = open_source(source, space.base, folder, previous, state.digest, state.seed, _headers(source))
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()
             blocks: Iterable[Block] = opened.blocks()
