@@ -22,7 +22,7 @@ from flows.status import freshness
 from reports.dashboard import reading
 from reports.dashboard.guard import LOOPBACK, Access, check_exposure
 
-TOKEN = "AUTOSYNC_DASHBOARD_TOKEN"
+VARIABLE = "AUTOSYNC_DASHBOARD_TOKEN"
 MODULE_SECONDS = 20.0
 SERVER_SECONDS = 15.0
 CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/([^/]+)/workspaces/([^/]+)")
@@ -181,7 +181,7 @@ def serve(space: Space, host: str, port: int, names: Sequence[str], say: Callabl
         names: Further host names that people reach it by.
         say: Takes lines for the terminal.
     """
-    admitted = access(host, os.environ.get(TOKEN) or None, names)
+    admitted = access(host, os.environ.get(VARIABLE) or None, names)
     language = space.settings.report.language
 
     import uvicorn

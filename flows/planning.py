@@ -36,7 +36,7 @@ def describe(space: Space, name: str) -> dict[str, Any]:
 
 
 def _describe(space: Space, db: Db, source: Source, folder: Path) -> dict[str, Any]:
-    found = examine(space, db, source, folder)
+    found = examine(space, db, source, folder, docs=folder.parent)
     if isinstance(found, str):
         return {"source": source.name, "outcome": "unchanged"}
     ticket, staged = found

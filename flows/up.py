@@ -17,6 +17,7 @@ from types import FrameType
 from autosync.errors import AutoSyncError, ConfigError
 from flows.server import STATE, own_server, prepare, running_server
 from flows.space import Space
+from flows.stages.quality import VALIDATOR
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
@@ -164,4 +165,4 @@ def _deploy(space: Space, say: Callable[[str], None], server: str) -> None:
 def _start_validator(service: Service) -> None:
     """Keep Great Expectations warm, where some source has dataset checks."""
     if any(source.expect.dataset for source in service.space.settings.source):
-        service.add("validator", "-m", "blocks.validator", "--state", str(service.space.home.path / "validator.json"))
+        service.add("validator", "-m", "blocks.validator", "--state", str(service.space.home.path / VALIDATOR))

@@ -20,6 +20,7 @@ from blocks.store import batches, ledger
 from blocks.store.schema import Db
 from flows.progress import progress
 from flows.space import Space, now
+from flows.stages.quality import VALIDATOR, check_dataset
 from flows.stages.task import stage
 
 
@@ -56,7 +57,7 @@ def ingest(space: Space, name: str, run: str, accept: str = "", replay: Replay |
     staging.discard_stale(space.home.staging, now() - 86_400)
     with space.database() as db:
         try:
-            found = examine(space, db, source, folder, replay)
+            found = examine(space, db, source, folder, replay, accept)
             if isinstance(found, str):
                 batches.touch(db, source.name, found) if found else None
                 return Ingested(state_version=batches.state(db, source.name).version)
@@ -86,9 +87,19 @@ def check_guards(ticket: staging.Ticket, refused: int, source: Source, accept: s
 
 
 def examine(
-    space: Space, db: Db, source: Source, folder: Path, replay: Replay | None = None
+    space: Space,
+    db: Db,
+    source: Source,
+    folder: Path,
+    replay: Replay | None = None,
+    accept: str = "",
+    docs: Path | None = None,
 ) -> str | tuple[staging.Ticket, Staged]:
-    """Read and sift a source into a folder; the fingerprint as text when nothing changed ("" for the kept one)."""
+    """Read and sift a source into a folder; the fingerprint as text when nothing changed ("" for the kept one).
+
+    Args:
+        docs: Folder for the Data Docs of dataset checks; the home's when None.
+    """
     state = batches.state(db, source.name)
     rules = rules_version(source)
     known = state.rules == rules
@@ -117,6 +128,10 @@ def examine(
         )
     finally:
         writer.close()
+    validator = space.home.path / VALIDATOR if docs is None else docs / VALIDATOR
+    staged = check_dataset(
+        source, folder, staged, validator, docs or space.home.quality / source.name, accepted=accept == digest[:8]
+    )
     return _ticket(db, source, state, staged, folder, rules, fingerprint, digest, replay), staged
 
 
