@@ -32,7 +32,7 @@ class JsonSource(Block):
         from blocks.catalog import JsonSource
 
         JsonSource(headers={"Authorization": "Bearer ..."}).save("crm")
-        JsonSource.load("crm")
+        source = JsonSource.load("BLOCK_NAME")
         ```
     """
 
@@ -57,7 +57,7 @@ class SQLiteStore(Block):
         ```python
         from blocks.catalog import SQLiteStore
 
-        store = SQLiteStore.load("autosync")
+        store = SQLiteStore.load("BLOCK_NAME")
         with store.connect() as db:
             print(db.execute("select count(*) from change_log").fetchone())
         ```
@@ -86,7 +86,8 @@ class GitRemote(Block):
         from blocks.catalog import GitRemote
 
         GitRemote(url="https://git.example.org/data.git", username="sync", token="...").save("mirror")
-        GitRemote.load("mirror").remote().head()
+        repository = GitRemote.load("BLOCK_NAME")
+        repository.remote().head()
         ```
     """
 
@@ -123,7 +124,9 @@ def load_block(name: str) -> Any:
     import blocks.slack  # noqa: F401  # importing registers the types, so that Prefect finds the classes
 
     if name.count("/") != 1:
-        raise ConfigError(f"{name!r} names no block", todo='write it as "type/name", such as "autosync-slack-webhook/ops"')
+        raise ConfigError(
+            f"{name!r} names no block", todo='write it as "type/name", such as "autosync-slack-webhook/ops"'
+        )
     try:
         return Block.load(name)
     except (ValueError, PrefectException) as error:

@@ -38,6 +38,22 @@ _OUTSIDE = [
 ]
 
 
+def joined(results: list[Any], name: str, meta: Any) -> ExpectationSuiteValidationResult:
+    """The results of several runs as one, so that they get one page."""
+    from great_expectations.core import ExpectationSuiteValidationResult
+
+    good = sum(bool(one.success) for one in results)
+    counts = {
+        "evaluated_expectations": len(results),
+        "successful_expectations": good,
+        "unsuccessful_expectations": len(results) - good,
+        "success_percent": 100 * good / len(results),
+    }
+    return ExpectationSuiteValidationResult(
+        success=good == len(results), results=results, suite_name=name, statistics=counts, meta=meta
+    )
+
+
 def publish(result: ExpectationSuiteValidationResult, docs: Path) -> Path:
     """Write the Data Docs page in place of the one before; it loads nothing and runs nothing."""
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer

@@ -19,7 +19,7 @@ import msgspec
 from autosync.errors import ConfigError
 from autosync.records import Document, Pointer, canonical, parse
 from autosync.settings import DatasetCheck
-from blocks.data_docs import publish, raised
+from blocks.data_docs import joined, publish, raised
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +134,7 @@ def _dated(check: DatasetCheck) -> bool:
 
 
 def _expectation(check: DatasetCheck, position: int) -> Expectation:
-    from great_expectations.exceptions.exceptions import ExpectationNotFoundError
+    from great_expectations.exceptions.exceptions import ExpectationNotFoundError, GreatExpectationsError
     from great_expectations.expectations.registry import (
         get_expectation_impl,
         list_registered_expectation_implementations,
@@ -150,7 +150,7 @@ def _expectation(check: DatasetCheck, position: int) -> Expectation:
         near = get_close_matches(name, list_registered_expectation_implementations(), 3)
         todo = f"did you mean {' or '.join(near)}?" if near else "see the list in the Great Expectations gallery"
         raise ConfigError(f"there is no check {name!r}", where=where, todo=todo) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, GreatExpectationsError) as error:
         details: list[Any] = getattr(error, "errors", list)()
         told = dict.fromkeys(f"{'/'.join(map(str, one['loc']))}: {one['msg']}" for one in details)
         raise ConfigError(f"the check {name!r} has wrong arguments: {'; '.join(told) or error}", where=where) from None
@@ -223,7 +223,6 @@ def _run(
 ) -> ExpectationSuiteValidationResult:
     """Run the checks; those with date bounds see their columns as times, all others as text."""
     import great_expectations as gx
-    from great_expectations.core import ExpectationSuiteValidationResult
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
@@ -233,25 +232,12 @@ def _run(
     form = {"result_format": "COMPLETE", "unexpected_index_column_names": [ID]}
     results, meta = list[Any](), None
     for dated in (False, True):
-        chosen = [n for n, check in enumerate(checks) if _dated(check) == dated]
-        if chosen:
+        if chosen := [n for n, check in enumerate(checks) if _dated(check) == dated]:
             suite = gx.ExpectationSuite(name=name, expectations=[expectations[n] for n in chosen])
             batch = whole.get_batch({"dataframe": _frame(rows, [checks[n] for n in chosen])})
             found = batch.validate(suite, result_format=form)
             results, meta = results + found.results, found.meta
-    good = sum(bool(one.success) for one in results)
-    return ExpectationSuiteValidationResult(
-        success=good == len(results),
-        results=results,
-        suite_name=name,
-        statistics={
-            "evaluated_expectations": len(results),
-            "successful_expectations": good,
-            "unsuccessful_expectations": len(results) - good,
-            "success_percent": 100 * good / len(results),
-        },
-        meta=meta,
-    )
+    return joined(results, name, meta)
 
 
 # Sentences

@@ -24,6 +24,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """What the store needs to know of a batch beside its rows.
 
     Attributes:
+        replayed: Quarantine items that are settled once the batch is stored.
         state_version: The source state that ingest compared with; another one means that somebody was faster.
         code: Identifies this very input; `--accept CODE` lets it pass a guard.
     """
@@ -46,6 +47,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     fields: list[list[str]]
     deletes_withheld: bool = False
     repeated: int = 0
+    replayed: list[int] = []
 
 
 @dataclass

@@ -191,6 +191,7 @@ def apply(db: Db, batch: Batch, source: Source, *, run: str, token: int, now: fl
             )
             _widen_view(db, collection, ticket.collection, staged.fields)
         _keep_state(db, batch, source, recs, now)
+        db.executemany("UPDATE quarantine SET state = 'replayed' WHERE item = ?", [(n,) for n in ticket.replayed])
     if last - first > 100_000:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return Applied(first, last, ticket.counts)

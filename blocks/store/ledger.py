@@ -180,9 +180,3 @@ def item(db: Db, number: int) -> dict[str, Any] | None:
     )
     found = row.fetchone()
     return dict(zip([column[0] for column in row.description], found, strict=True)) if found else None
-
-
-def settle(db: Db, numbers: Sequence[int], state: str) -> None:
-    """Close quarantine rows as `replayed` or `resolved`."""
-    with transaction(db):
-        db.executemany("UPDATE quarantine SET state = ? WHERE item = ?", [(state, number) for number in numbers])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -165,6 +166,7 @@ def _ticket(
         fields=[list(path) for path in staged.fields],
         deletes_withheld=staged.deletes_withheld,
         repeated=staged.repeated,
+        replayed=_accepted(db, replay, staged) if replay else [],
     )
 
 
@@ -187,10 +189,23 @@ def _size(block: Block) -> int:
     return len(block.rows)
 
 
+def _raw(row: dict[str, Any], replay: Replay) -> bytes:
+    return bytes(row["raw"]) if replay.text is None else replay.text.encode()
+
+
+def _items(db: Db, replay: Replay) -> list[dict[str, Any]]:
+    return [row for number in replay.items if (row := ledger.item(db, number)) is not None]
+
+
 def _replayed(db: Db, replay: Replay) -> Iterator[Block]:
-    rows = [row for number in replay.items if (row := ledger.item(db, number)) is not None]
-    raw = [replay.text.encode() if replay.text is not None else bytes(row["raw"]) for row in rows]
-    yield Block(raw, lambda n: f"quarantine {rows[n]['item']}, {rows[n]['place']}")
+    rows = _items(db, replay)
+    yield Block([_raw(row, replay) for row in rows], lambda n: f"quarantine {rows[n]['item']}, {rows[n]['place']}")
+
+
+def _accepted(db: Db, replay: Replay, staged: Staged) -> list[int]:
+    """Items whose text was not refused again."""
+    refused = {refusal.raw for refusal in staged.refused}
+    return [row["item"] for row in _items(db, replay) if _raw(row, replay) not in refused]
 
 
 ingest_stage = stage("ingest", "Look at the source, read and check what changed, stage it as a batch.")(ingest)

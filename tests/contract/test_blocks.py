@@ -9,6 +9,7 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 
+from blocks.catalog import GitRemote, JsonSource, SQLiteStore
 from blocks.drive import GoogleDrive
 from blocks.email import SmtpServer
 from blocks.github import GitHubRepository
@@ -46,6 +47,24 @@ class TestGoogleDrive(_Offline):
     @pytest.fixture
     def block(self) -> type[Block]:
         return GoogleDrive
+
+
+class TestJsonSource(_Offline):
+    @pytest.fixture
+    def block(self) -> type[Block]:
+        return JsonSource
+
+
+class TestSQLiteStore(_Offline):
+    @pytest.fixture
+    def block(self) -> type[Block]:
+        return SQLiteStore
+
+
+class TestGitRemote(_Offline):
+    @pytest.fixture
+    def block(self) -> type[Block]:
+        return GitRemote
 
 
 @pytest.mark.parametrize("module", ["blocks.git", "blocks.folder", "blocks.console"])

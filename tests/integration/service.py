@@ -59,7 +59,12 @@ class Service:
         environment = self.environment | {"PREFECT_API_URL": str(self.api), "AUTOSYNC_HOME": str(self.home)}
         environment["AUTOSYNC_CONFIG"] = str(self.folder / "autosync.toml")
         return subprocess.run(
-            [sys.executable, "-m", "prefect", *args], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240
+            [sys.executable, "-m", "prefect", *args],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
 
     def post(self, path: str, body: Any) -> Any:

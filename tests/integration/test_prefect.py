@@ -47,7 +47,17 @@ def test_run_reports_every_stage_and_a_second_run_changes_nothing(service: Servi
     first = service.json("run")["runs"]
     assert [run["outcome"] for run in first] == ["changed", "changed"]
     assert set(first[0]) == {
-        "source", "outcome", "seq", "inserted", "updated", "deleted", "quarantined", "commit", "root", "error", "stages",
+        "source",
+        "outcome",
+        "seq",
+        "inserted",
+        "updated",
+        "deleted",
+        "quarantined",
+        "commit",
+        "root",
+        "error",
+        "stages",
     }
     assert [stage["name"] for stage in first[0]["stages"]] == ["ingest", "lock", "store", "mirror", "push", "notify"]
     assert all(set(stage) == {"name", "state", "seconds", "retries"} for stage in first[0]["stages"])
@@ -95,7 +105,11 @@ def test_two_runs_at_once_make_one_commit(service: Service) -> None:
     commits = count_commits(service)
     racers = [
         subprocess.Popen(
-            service.command("run", "things", "--json"), env=service.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True
+            service.command("run", "things", "--json"),
+            env=service.environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]

@@ -89,8 +89,20 @@ def floor(source: Path, folder: Path) -> float:
                 r = orjson.loads(line)
                 a = r["address"]
                 yield (
-                    r["id"], r["name"], r["amount"], r["count"], r["active"], r["tags"][0], r["tags"][1], a["city"],
-                    a["zip"], a["lat"], a["lon"], r["updated"], r["note"], r["v"],
+                    r["id"],
+                    r["name"],
+                    r["amount"],
+                    r["count"],
+                    r["active"],
+                    r["tags"][0],
+                    r["tags"][1],
+                    a["city"],
+                    a["zip"],
+                    a["lat"],
+                    a["lon"],
+                    r["updated"],
+                    r["note"],
+                    r["v"],
                 )
 
     db.execute("BEGIN")
@@ -115,8 +127,12 @@ def dlt_merge(source: Path, folder: Path) -> float:
     """Seconds of a dlt merge into SQLite, where dlt is installed."""
     import dlt  # type: ignore[import-not-found]
 
-    pipeline = dlt.pipeline("bench", destination=dlt.destinations.sqlalchemy(f"sqlite:///{folder / 'dlt.db'}"),
-                            dataset_name="bench", pipelines_dir=str(folder / "dlt"))
+    pipeline = dlt.pipeline(
+        "bench",
+        destination=dlt.destinations.sqlalchemy(f"sqlite:///{folder / 'dlt.db'}"),
+        dataset_name="bench",
+        pipelines_dir=str(folder / "dlt"),
+    )
     clock = time.perf_counter()
     with source.open("rb") as handle:
         pipeline.run((json.loads(line) for line in handle), table_name="t", primary_key="id", write_disposition="merge")
@@ -182,7 +198,7 @@ def run_round(folder: Path, shape: str) -> dict[str, Any]:
     """One pass: the floor before and after every case."""
     for name in ("home", "floor.db"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    records = "records = \"/records\"\n" if shape == "array" else ""
+    records = 'records = "/records"\n' if shape == "array" else ""
     suffix = "json" if shape == "array" else "jsonl"
     (folder / "autosync.toml").write_text(
         f'[[source]]\nname = "things"\nlocation = "things.{suffix}"\nkey = "/id"\n{records}'
