@@ -80,9 +80,8 @@ def _ranged(text: str, low: float | None, high: float | None) -> Check:
             return None
         plain = number(value)
         if (low is not None and plain < low) or (high is not None and plain > high):
-            return (
-                f"{text} must lie in [{'' if low is None else low}, {'' if high is None else high}], is {_show(value)}"
-            )
+            bounds = ", ".join("" if bound is None else f"{bound:g}" for bound in (low, high))
+            return f"{text} must lie in [{bounds}], is {_show(value)}"
         return None
 
     return check

@@ -160,5 +160,5 @@ def test_looking_before_the_first_run_says_what_to_do(tmp_path: Path) -> None:
 def test_errors_of_stages_are_ours(place: Pipeline) -> None:
     """A stage raises errors that say what was kept and what to do."""
     (place.folder / "things.json").write_text("[")
-    with pytest.raises(AutoSyncError, match="Kept safe: .* What to do: "):
+    with pytest.raises(AutoSyncError, match=r"Kept safe: .* What to do: "):
         place.run()
