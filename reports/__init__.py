@@ -1,0 +1,1 @@
+"""Reports and pages: values in, text or bytes out."""
