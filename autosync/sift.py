@@ -253,7 +253,7 @@ class Sifter:
         skip |= self._clashing_values(recs, skip, holders, read)
         unidentified = sum(1 for refusal in self.refused if refusal.id is None)
         deletes = np.zeros(0, dtype=np.int64)
-        if self.source.mode == "snapshot" and not unidentified and self.rows:
+        if self.source.mode == "snapshot" and not unidentified:
             deletes = self._gone(np.concatenate([known["rec"], recs]), records, live)
         return Staged(
             recs=recs,

@@ -305,7 +305,10 @@ def _element(shown: str, pointer: str, first: int, n: int) -> str:
 
 def _malformed(data: bytes, error: Exception, part: Part) -> SourceError:
     text = str(error)
-    if "truncated" in text:
+    lone = _lone_surrogate(data) if "truncated" in text or "urrogate" in text else None
+    if lone is not None:
+        what, at = "a \\ud800-\\udfff escape stands alone: half of a surrogate pair is no character", lone
+    elif "truncated" in text:
         what, at = "the document is cut off (truncated JSON)", len(data)
     elif isinstance(error, RecursionError):
         what, at = "objects or arrays are nested too deeply", -1
@@ -324,6 +327,16 @@ def _malformed(data: bytes, error: Exception, part: Part) -> SourceError:
         line, start = data.count(b"\n", 0, at) + 1, data.rfind(b"\n", 0, at) + 1
         where += f", line {line}, column {at - start + 1}"
     return SourceError(what, where=where, kept=KEPT, todo="correct the document, or let its writer finish")
+
+
+def _lone_surrogate(data: bytes) -> int | None:
+    """Where half of a surrogate pair stands in an otherwise whole document; None when that is not the trouble."""
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    pair = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)")
+    return next((found.start() for found in pair.finditer(data) if found[1]), None)
 
 
 def _descend(data: bytes, pointer: str) -> msgspec.Raw:

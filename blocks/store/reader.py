@@ -103,14 +103,14 @@ class Reader:
         """The change log, newest first, with a seq below `before`.
 
         A batch's changes have consecutive seqs, so batches are filtered first and the log is read from
-        there until the limit is reached; nothing is sorted.
+        there until the limit is reached; nothing is sorted. The + keeps SQLite from indexing the log by op.
         """
         counted = {"insert": "inserted", "update": "updated", "delete": "deleted"}.get(op or "", "1")
         where, values = _where(
             ("batch.source = ?", source),
             ("batch.collection = (SELECT collection FROM collection WHERE name = ?)", collection),
             ("batch.run = ?", run),
-            (f"batch.{counted} > 0 AND change.op = ?", op),
+            (f"batch.{counted} > 0 AND +change.op = ?", op),
             ("batch.time >= ?", since),
             ("batch.time < ?", until),
         )
