@@ -188,6 +188,7 @@ def _share(count: int, total: int) -> Ratio:
 def _per_day(count: int, days: float) -> Ratio:
     if days <= 0:
         return Ratio(count, 0.0, None, None, None)
+    days = max(days, 1.0)  # two in the first minute are not thousands a day
     more = count + 1
     low = count * (1 - 1 / (9 * count) - Z / (3 * math.sqrt(count))) ** 3 if count else 0.0
     high = more * (1 - 1 / (9 * more) + Z / (3 * math.sqrt(more))) ** 3

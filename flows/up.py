@@ -21,6 +21,7 @@ from flows.stages.quality import VALIDATOR
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
+PAGES_PORT = 4280
 RESTARTS = 5
 
 
@@ -131,6 +132,9 @@ def up(space: Space, port: int, say: Callable[[str], None]) -> None:
         _deploy(space, say, server)
         service.add("worker", "-m", "prefect", "worker", "start", "--pool", "autosync", "--type", "process")
         service.add("observer", "-m", "flows.observer")
+        pages = str(free_port(PAGES_PORT))
+        service.add("dashboard", "-m", "flows.cli", "dashboard", "--port", pages)
+        say(f"Dashboard     http://127.0.0.1:{pages}")
         _start_validator(service)
         say("Ready. Ctrl-C ends it.")
         service.watch()
