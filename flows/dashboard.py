@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any
 
@@ -16,6 +16,7 @@ from autosync.errors import ConfigError
 from autosync.ports import Notice
 from autosync.settings import Source
 from blocks.store.reader import Reader
+from flows.log import open_log
 from flows.server import own_server, prepare, running_server
 from flows.space import Space, now
 from flows.status import freshness
@@ -23,13 +24,18 @@ from reports.dashboard import reading
 from reports.dashboard.guard import LOOPBACK, Access, check_exposure
 
 VARIABLE = "AUTOSYNC_DASHBOARD_TOKEN"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MODULE_SECONDS = 20.0
 SERVER_SECONDS = 15.0
 CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/([^/]+)/workspaces/([^/]+)")
 
 
 def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    """Never later than the time itself, so that `since` a time that was told finds what it was told of."""
+    if seconds is None:
+        return None
+    whole = int(seconds)
+    return EPOCH + timedelta(seconds=whole, microseconds=int((seconds - whole) * 1e6))
 
 
 def _run(row: Mapping[str, Any] | None) -> reading.Run | None:
@@ -183,6 +189,7 @@ def serve(space: Space, host: str, port: int, names: Sequence[str], say: Callabl
     """
     admitted = access(host, os.environ.get(VARIABLE) or None, names)
     language = space.settings.report.language
+    open_log(space.home.log)
 
     import uvicorn
 

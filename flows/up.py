@@ -111,12 +111,13 @@ def free_port(wanted: int) -> int:
     raise ConfigError("no port is free on 127.0.0.1")
 
 
-def up(space: Space, port: int, say: Callable[[str], None]) -> None:
+def up(space: Space, port: int, say: Callable[[str], None], *, observe: bool = True) -> None:
     """Run until SIGINT or SIGTERM.
 
     Args:
         port: For the Prefect server, where the user has none.
         say: Takes lines for the terminal.
+        observe: Sync a source's file within seconds of a save.
     """
     if not own_server(os.environ) and (url := running_server(space.home)):
         raise ConfigError(f"autosync up already runs for this home: {url}", where=str(space.home.path))
@@ -131,7 +132,8 @@ def up(space: Space, port: int, say: Callable[[str], None]) -> None:
             server = _start_server(service, free_port(port))
         _deploy(space, say, server)
         service.add("worker", "-m", "prefect", "worker", "start", "--pool", "autosync", "--type", "process")
-        service.add("observer", "-m", "flows.observer")
+        if observe:
+            service.add("observer", "-m", "flows.observer")
         pages = str(free_port(PAGES_PORT))
         service.add("dashboard", "-m", "flows.cli", "dashboard", "--port", pages)
         say(f"Dashboard     http://127.0.0.1:{pages}")

@@ -17,11 +17,14 @@ app.add_typer(backup_app, name="backup")
 
 
 @app.command()
-def up(port: Annotated[int, typer.Option(help="Port of the Prefect server, where you have none.")] = 4200) -> None:
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Prefect server, where you have none.")] = 4200,
+    observe: Annotated[bool, typer.Option(help="Sync files within seconds of a save.")] = True,
+) -> None:
     """Server, UI, worker, deployments, limits and blocks, in the foreground until Ctrl-C."""
     from flows.up import up as serve
 
-    serve(space(), port, lambda line: print(line, flush=True))
+    serve(space(), port, lambda line: print(line, flush=True), observe=observe)
 
 
 @app.command()

@@ -77,11 +77,15 @@ class Service:
 
 
 @contextmanager
-def up(service: Service) -> Iterator[Service]:
+def up(service: Service, *options: str) -> Iterator[Service]:
     """Run `autosync up` until the block ends."""
     log = (service.folder / "up.log").open("wb")
     process = subprocess.Popen(
-        service.command("up", "--port", "0"), env=service.environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+        service.command("up", "--port", "0", *options),
+        env=service.environment,
+        cwd=ROOT,
+        stdout=log,
+        stderr=subprocess.STDOUT,
     )
     try:
         end = time.monotonic() + START_SECONDS

@@ -33,7 +33,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (folder / "autosync.toml").write_text(CONFIG)
     write(folder, 3)
     (folder / "others.jsonl").write_text('{"id": 1}\n')
-    with up(Service(folder)) as running:
+    with up(Service(folder), "--no-observe") as running:
         yield running
 
 
