@@ -34,3 +34,12 @@ def serving(app: ASGIApp, **more: Any) -> Iterator[httpx.Client]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def ask(api: httpx.Client, path: str, expected: int = 200, /, **parameters: Any) -> Any:
+    """An answer's JSON; its status and kind are checked."""
+    answer = api.get(f"/api/v1/{path}", params=parameters)
+    assert answer.status_code == expected, answer.text[:2000]
+    kind = "application/json" if expected == 200 else "application/problem+json"
+    assert answer.headers["content-type"] == kind
+    return answer.json()
