@@ -58,4 +58,5 @@ def _data(values: ReportValues, language: Language) -> dict[str, Any]:
     for section in data["sections"]:
         section["charts"] = [{"name": name, "title": titles[name]} for name in section["charts"] if name in titles]
     made = datetime.fromtimestamp(values.generated, UTC)
-    return data | {"page": shown.words["page"], "made": [made.year, made.month, made.day]}
+    digits = "۰۱۲۳۴۵۶۷۸۹" if language == "fa" else "0123456789"
+    return data | {"page": shown.words["page"], "made": [made.year, made.month, made.day], "digits": list(digits)}
