@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from pydantic import BaseModel, Field
 
 from autosync.errors import ConfigError
 from autosync.policy import Counts, guard_deletes, guard_input
@@ -35,11 +36,11 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     deletes_withheld: bool = False
 
 
-class Replay(msgspec.Struct, frozen=True):
+class Replay(BaseModel, frozen=True):
     """Quarantine rows to take instead of the source, with a corrected text for one where given."""
 
-    items: list[int]
-    text: str | None = None
+    items: list[int] = Field(description="Items of `autosync quarantine list`.")
+    text: str | None = Field(default=None, description="The corrected text of the one item.")
 
 
 def ingest(space: Space, name: str, run: str, accept: str = "", replay: Replay | None = None) -> Ingested:

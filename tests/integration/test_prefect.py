@@ -158,6 +158,17 @@ def test_a_guard_refuses_with_exit_status_3_and_takes_the_code(service: Service)
     assert service.json("run", "things", "--accept", code)["runs"][0]["deleted"] == 4
 
 
+def test_a_refused_row_is_replayed_with_a_corrected_text(service: Service) -> None:
+    """`quarantine replay ITEM --with FILE` runs the flow with the corrected row, and the item is settled."""
+    (service.folder / "others.jsonl").write_text('{"id": 1}\n{"id": null, "n": 1}\n')
+    service.run("run", "others")
+    item = service.json("quarantine", "list", "others")["items"][0]["item"]
+    (service.folder / "fixed.json").write_text('{"id": 2, "n": 1}')
+    runs = service.json("quarantine", "replay", str(item), "--with", str(service.folder / "fixed.json"))["runs"]
+    assert (runs[0]["outcome"], runs[0]["inserted"]) == ("changed", 1)
+    assert service.json("quarantine", "list", "others")["items"] == []
+
+
 def test_the_lock_is_really_held_while_a_run_stores(service: Service) -> None:
     """In the middle of a run all four limits have their slot taken; afterwards none."""
     rows = "".join(f'{{"id": "big{n}", "text": "{"x" * 100}"}}\n' for n in range(40_000))
