@@ -1,0 +1,60 @@
+"""Notices: what Slack refuses goes by email, and each goes out once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autosync.ports import Notice
+from blocks.store import ledger
+from flows.space import now
+from flows.stages.notify import deliver, notify
+from tests.contract.conftest import mailer, webhook
+from tests.doubles.faults import Fault, Reply
+from tests.doubles.slack_server import SlackServer
+from tests.doubles.smtp_server import SmtpDouble
+from tests.pipeline import Pipeline
+
+NOTICE = Notice(key="k", title="همگام‌سازی شکست خورد", text="the source came back empty", level="error")
+
+
+@pytest.fixture
+def slack() -> Iterator[SlackServer]:
+    with SlackServer() as running:
+        yield running
+
+
+@pytest.fixture
+def smtp(tmp_path: Path) -> Iterator[SmtpDouble]:
+    with SmtpDouble(tmp_path) as running:
+        yield running
+
+
+def test_what_slack_refuses_goes_by_email(slack: SlackServer, smtp: SmtpDouble) -> None:
+    """A dead webhook is told, and the notice reaches people by mail, over TLS, with its Persian subject."""
+    slack.faults.append(Fault(reply=Reply(404, b"no_service"), times=9))
+    channel, said = deliver(NOTICE, [webhook(slack), mailer(smtp)])
+    assert channel == "email" and said and said[0].startswith("slack: ")
+    mail = smtp.taken[0]
+    assert NOTICE.title in mail["Subject"]
+
+
+def test_slack_is_first_while_it_works(slack: SlackServer, smtp: SmtpDouble) -> None:
+    """Email stays quiet while Slack takes notices."""
+    assert deliver(NOTICE, [webhook(slack), mailer(smtp)]) == ("slack", [])
+    assert len(slack.posted) == 1 and not smtp.taken
+
+
+def test_a_notice_goes_out_once(tmp_path: Path) -> None:
+    """The same key is posted once, and a claimed notice is nobody else's."""
+    (tmp_path / "autosync.toml").write_text("")
+    space = Pipeline(tmp_path).space
+    with space.database() as db:
+        assert ledger.post(db, NOTICE, now=now()) and not ledger.post(db, NOTICE, now=now())
+        claimed = ledger.claim(db, now=now())
+        assert claimed is not None and ledger.claim(db, now=now()) is None
+        ledger.undelivered(db, claimed[0], "nobody answered")
+    assert notify(space).delivered == 1
+    assert notify(space).delivered == 0
