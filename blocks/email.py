@@ -10,6 +10,7 @@ import smtplib
 import ssl
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -139,7 +140,8 @@ class EmailNotifier:
     ) -> None:
         """Mail a text, with its HTML form and attached files (name, bytes) if there are any."""
         message = EmailMessage(policy=SMTP)
-        message["Subject"] = _line(subject)
+        # EmailMessage loses the space between two encoded words when it folds them; Header keeps it.
+        message.set_raw("Subject", Header(_line(subject), "utf-8", header_name="Subject").encode())
         message["From"], message["To"] = self._sender, self._recipients
         message["Date"] = formatdate(localtime=False)
         message["Auto-Submitted"] = "auto-generated"
