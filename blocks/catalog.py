@@ -5,6 +5,7 @@ A Prefect block keeps what has credentials; autosync.toml only names it (`type/n
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,7 +129,8 @@ def load_block(name: str) -> Any:
             f"{name!r} names no block", todo='write it as "type/name", such as "autosync-slack-webhook/ops"'
         )
     try:
-        return Block.load(name)
+        # Not Block.load: called from a stage's thread, it sees the flow's event loop and gives a coroutine back.
+        return asyncio.run(Block.aload(name))
     except (ValueError, PrefectException) as error:
         raise ConfigError(
             f"the block {name!r} can't be loaded: {type(error).__name__}",

@@ -29,9 +29,7 @@ def open_target(space: Space) -> BackupTarget:
     """The backup target that the settings name; a folder in the home when they name none."""
     wanted = space.settings.backup
     if wanted.block:
-        from blocks.catalog import load_block
-
-        target: BackupTarget = load_block(wanted.block).target()
+        target: BackupTarget = space.block(wanted.block).target()
         return target
     return FolderTarget(space.base / wanted.folder if wanted.folder else space.home.backups)
 

@@ -79,13 +79,11 @@ def check_repository(space: Space) -> Found:
     return "ok", f"{remote.address}, {head.sha[:10] if head else 'no commit yet'}"
 
 
-def check_channel(name: str | None, kind: str) -> Found:
+def check_channel(space: Space, name: str | None, kind: str) -> Found:
     """A notifier's service answers and takes our credentials."""
     if not name:
         return "off", f"no block is set in [notify] {kind}"
-    from blocks.catalog import load_block
-
-    notifier: Notifier = load_block(name).notifier()
+    notifier: Notifier = space.block(name).notifier()
     notifier.check()
     return "ok", name
 
@@ -128,8 +126,8 @@ def examine(space: Space) -> list[Health]:
         ("database", lambda: check_database(space)),
         ("mirror", lambda: check_mirror(space)),
         ("repository", lambda: check_repository(space)),
-        ("slack", lambda: check_channel(space.settings.notify.slack, "slack")),
-        ("email", lambda: check_channel(space.settings.notify.email, "email")),
+        ("slack", lambda: check_channel(space, space.settings.notify.slack, "slack")),
+        ("email", lambda: check_channel(space, space.settings.notify.email, "email")),
         ("outbox", lambda: check_outbox(space)),
         ("disk", lambda: check_disk(space)),
         ("freshness", lambda: check_freshness(space)),

@@ -21,11 +21,9 @@ def mail(space: Space, files: list[Path]) -> bool:
     """Send the report to the people of [notify] email; False when none is set."""
     if not space.settings.notify.email:
         return False
-    from blocks.catalog import load_block
-
     attachments = [(path.name, path.read_bytes()) for path in files if path.suffix in (".pdf", ".md")]
     text = next((path.read_text() for path in files if path.suffix == ".md"), "The report is attached.")
-    load_block(space.settings.notify.email).notifier().send_message("AutoSync report", text, attachments=attachments)
+    space.block(space.settings.notify.email).notifier().send_message("AutoSync report", text, attachments=attachments)
     return True
 
 

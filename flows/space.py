@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from autosync.settings import Home, Settings, Source, read
 from blocks.mirror import Target
@@ -39,6 +41,20 @@ class Space:
     def source(self, name: str) -> Source:
         """A source by name; ConfigError when there is none."""
         return self.settings.named([name])[0]
+
+    def block(self, name: str) -> Any:
+        """A Prefect block by `type/name`, from the server that this home uses.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if "prefect" not in sys.modules:  # a command that needed no server until now
+            from flows.server import prepare
+
+            prepare(self.home, os.environ)
+        from blocks.catalog import load_block
+
+        return load_block(name)
 
     @property
     def base(self) -> Path:

@@ -110,7 +110,9 @@ def examine(
     writer = staging.Stage(folder)
     try:
         if replay is None:
-            opened = open_source(source, space.base, folder, previous, state.digest, state.seed, _headers(source))
+            opened = open_source(
+                source, space.base, folder, previous, state.digest, state.seed, _headers(space, source)
+            )
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()
             blocks: Iterable[Block] = opened.blocks()
@@ -171,12 +173,12 @@ def _ticket(
     )
 
 
-def _headers(source: Source) -> dict[str, str] | None:
+def _headers(space: Space, source: Source) -> dict[str, str] | None:
     if not source.block:
         return None
-    from blocks.catalog import JsonSource, load_block
+    from blocks.catalog import JsonSource
 
-    block = load_block(source.block)
+    block = space.block(source.block)
     if not isinstance(block, JsonSource):
         raise ConfigError(f"the block {source.block!r} of source {source.name!r} is no json-source")
     return block.request_headers()

@@ -24,9 +24,7 @@ def open_notifiers(space: Space) -> list[Notifier]:
     names = [name for name in (space.settings.notify.slack, space.settings.notify.email) if name]
     if not names:
         return [ConsoleNotifier()]
-    from blocks.catalog import load_block
-
-    return [load_block(name).notifier() for name in names]
+    return [space.block(name).notifier() for name in names]
 
 
 def deliver(notice: Notice, channels: list[Notifier]) -> tuple[str, list[str]]:

@@ -69,9 +69,7 @@ def open_remote(space: Space) -> Remote:
     """
     push = space.settings.push
     if push.block:
-        from blocks.catalog import load_block
-
-        block = load_block(push.block)
+        block = space.block(push.block)
         if not hasattr(block, "remote"):
             raise ConfigError(f"the block {push.block!r} is no repository", todo="name a repository block in [push]")
         remote: Remote = block.remote()
