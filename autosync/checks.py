@@ -104,7 +104,10 @@ def _one_of(text: str, allowed: list[Any]) -> Check:
 
     def check(doc: Document) -> str | None:
         value = pointer.get(doc, _ABSENT)
-        if value is _ABSENT or number(value) in allowed:
+        plain = number(value)
+        if value is _ABSENT or any(
+            plain == one and isinstance(plain, bool) == isinstance(one, bool) for one in allowed
+        ):
             return None
         return f"{text} must be one of {_show(allowed)}, is {_show(value)}"
 

@@ -13,8 +13,8 @@ import msgspec
 from autosync.errors import ConfigError
 
 RESERVED = frozenset(
-    "batch change change_log collection consumer fence meta outbox quarantine record run seen source_state "
-    "stage".split()
+    "batch change change_log change_rec collection consumer fence meta outbox outbox_open quarantine record "
+    "record_boundary record_id run run_source seen source_state stage".split()
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 

@@ -250,11 +250,11 @@ class Sifter:
         self.repeated += self.hits - int(self.hit.sum())
         recs = np.array(self.recs, dtype=np.int64)
         skip = self._clashing_keys(recs, known["rec"], read)
-        skip |= self._clashing_values(recs, skip, holders, read)
         unidentified = sum(1 for refusal in self.refused if refusal.id is None)
         deletes = np.zeros(0, dtype=np.int64)
         if self.source.mode == "snapshot" and not unidentified:
             deletes = self._gone(np.concatenate([known["rec"], recs]), records, live)
+        skip |= self._clashing_values(recs, skip, deletes, holders, read)
         return Staged(
             recs=recs,
             levels=np.array(self.levels, dtype=np.int8),
@@ -280,10 +280,11 @@ class Sifter:
         stays = np.zeros(max(int(part.max(initial=0)) for part in (staying, seen, np.array([0, *protected]))) + 1, bool)
         stays[staying[staying > 0]] = True
         stays[protected] = True
-        born = np.frombuffer(self.born, dtype=np.bool_) & (np.array(self.recs, dtype=np.int64) > 0)
-        gone = seen[~self.hit & ~stays[seen]]
-        if int(stays.sum()) - int(born.sum()) + len(gone) == records:
-            return np.sort(gone)
+        recs = np.array(self.recs, dtype=np.int64)
+        back = np.unique(recs[np.frombuffer(self.born, dtype=np.bool_) & (recs > 0)])
+        gone = np.unique(seen[~self.hit & ~stays[seen]])  # a record that stood there in two spellings has two entries
+        if int(stays.sum()) - len(back) + len(gone) == records:
+            return gone
         return np.setdiff1d(live(), np.flatnonzero(stays))
 
     def _refused_ids(self) -> list[str]:
@@ -333,24 +334,41 @@ class Sifter:
         self,
         recs: Recs,
         skip: set[int],
+        deletes: Recs,
         holders: Callable[[str, Sequence[str]], Mapping[str, tuple[int, str]]],
         read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]],
     ) -> set[int]:
-        clashes: dict[int, str] = {}
-        rewritten = set(recs[recs > 0].tolist())
-        for text, values in self.values.items():
-            users: dict[str, list[int]] = {}
-            for position, value in values.items():
-                if position not in skip:
-                    users.setdefault(value, []).append(position)
-            held = holders(text, list(users)) if users else {}
-            for value, positions in users.items():
-                holder = held.get(value)
-                if len(positions) > 1:
-                    clashes |= dict.fromkeys(positions, f"{text} must be unique; {value} stands {len(positions)} times")
-                elif holder is not None and holder[0] not in rewritten:
-                    clashes[positions[0]] = f"{text} must be unique; {value} belongs to {holder[1]!r}"
+        """Refuse rows whose unique value another row or a record has. A record that is rewritten or deleted lets go
+        of its values; one whose row is refused keeps them, so that each refusal may cause more.
+        """
+        held = {text: holders(text, list(set(values.values()))) for text, values in self.values.items() if values}
+        going, clashes = set(deletes.tolist()), dict[int, str]()
+        while held:
+            out = skip | clashes.keys()
+            taken = recs > 0
+            taken[list(out)] = False
+            free = going | set(recs[taken].tolist())
+            more = [self._clashes(text, out, free, holder) for text, holder in held.items()]
+            if not any(more):
+                break
+            for found in more:
+                clashes |= found
         return self._refuse(clashes, read)
+
+    def _clashes(self, text: str, out: set[int], free: set[int], held: Mapping[str, tuple[int, str]]) -> dict[int, str]:
+        """Staged positions -> why their unique value can't be taken, rows that are `out` aside."""
+        users: dict[str, list[int]] = {}
+        for position, value in self.values[text].items():
+            if position not in out:
+                users.setdefault(value, []).append(position)
+        clashes: dict[int, str] = {}
+        for value, positions in users.items():
+            holder = held.get(value)
+            if len(positions) > 1:
+                clashes |= dict.fromkeys(positions, f"{text} must be unique; {value} stands {len(positions)} times")
+            elif holder is not None and holder[0] not in free:
+                clashes[positions[0]] = f"{text} must be unique; {value} belongs to {holder[1]!r}"
+        return clashes
 
 
 def _no_entries() -> Entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from uuid import uuid4
 import httpx
 
 from autosync.errors import SourceError, SourceUnavailable
+from blocks.staging import writing
 
 MAX_REDIRECTS = 5
 KEPT = "the collection, its mirror and its repository are as before"
@@ -19,8 +21,11 @@ JSON_TYPES = ("json", "text/plain", "octet-stream", "ndjson", "jsonl")
 
 def _shown(url: str) -> str:
     """The address without user, password and query, which may carry secrets."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise SourceError(f"no usable address: {error}", kept=KEPT, todo="correct `location`") from None
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
@@ -45,7 +50,8 @@ def fetch(
 
     Args:
         scratch: Folder for the body; the caller deletes it.
-        previous: Fingerprint of the last download (`etag`, `last_modified`); {} for none.
+        previous: Fingerprint of the last download (`url`, `etag`, `last_modified`); {} for none. What another
+            address once said is not compared with.
         timeout: Seconds to wait for a connection, and for each read.
         headers: Credentials; with them redirects are not followed, so that no other host gets to see them.
 
@@ -56,17 +62,18 @@ def fetch(
         SourceError: The address is wrong (4xx, redirect loop, not JSON).
         SourceUnavailable: It may work later (5xx, 429, time-out, cut off).
     """
-    shown = _shown(url)
+    shown, mark = _shown(url), blake2b(url.encode(), digest_size=16).hexdigest()
+    known = previous if previous.get("url") == mark else {}
     try:
         with (
             httpx.Client(timeout=timeout, follow_redirects=not headers, max_redirects=MAX_REDIRECTS) as client,
-            client.stream("GET", url, headers=_conditions(previous) | dict(headers or {})) as answer,
+            client.stream("GET", url, headers=_conditions(known) | dict(headers or {})) as answer,
         ):
-            if answer.status_code == 304 and previous:
+            if answer.status_code == 304 and known:
                 return None
             _check(answer, shown)
             return _save(answer, scratch), {
-                "url": shown,
+                "url": mark,
                 "etag": answer.headers.get("etag", ""),
                 "last_modified": answer.headers.get("last-modified", ""),
             }
@@ -83,6 +90,10 @@ def fetch(
         ) from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise SourceError(f"no usable address: {error}", where=shown, todo="correct `location`") from None
+    except httpx.DecodingError as error:
+        raise SourceUnavailable(
+            f"the answer can't be unpacked: {error}", where=shown, kept=KEPT, todo="wait; it is tried again"
+        ) from None
     except httpx.TransportError as error:
         raise SourceUnavailable(
             f"the connection failed: {error or type(error).__name__}", where=shown, kept=KEPT, todo="check the network"
@@ -108,7 +119,7 @@ def _check(answer: httpx.Response, shown: str) -> None:
 
 def _save(answer: httpx.Response, scratch: Path) -> Path:
     path = scratch / f"body-{uuid4().hex}"
-    with path.open("wb") as handle:
+    with writing(scratch), path.open("wb") as handle:
         for chunk in answer.iter_bytes():
             handle.write(chunk)
     return path

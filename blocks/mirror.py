@@ -16,6 +16,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -82,7 +83,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MirrorDamaged(f"the mirror's manifest is damaged: {error}", where=str(path)) from None
@@ -99,7 +100,8 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StoreError(
             f"the mirror can't be written: {error.strerror}",
             where=str(path),
@@ -128,7 +130,6 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mi
     whole = (
         old is None or old.seq > upto or mirror_layout(old.records) != layout or (target.folder / "pending").exists()
     )
-    (target.folder / "versions").mkdir(parents=True, exist_ok=True)
     if old is None or whole:
         shards, written = _write(target, files.shards(db, target.collection, layout.bits), layout)
         kept = [] if old is None else list(old.shards)

@@ -47,7 +47,8 @@ class Part:
 class Input:
     """An input to read: its parts, what identifies this version of it, and its content's digest.
 
-    `fingerprint` is what a cheap look compares next time; `digest` identifies the content.
+    `fingerprint` is what a cheap look compares next time; `digest` identifies the content; `stats` are the parts'
+    sizes, times and inodes from before the digest was taken.
     """
 
     parts: tuple[Part, ...]
@@ -55,6 +56,7 @@ class Input:
     digest: str
     records: str
     temporary: bool = False
+    stats: tuple[list[int], ...] = ()
 
     def blocks(self) -> Iterator[Block]:
         """Blocks of raw rows, in order.
@@ -63,8 +65,8 @@ class Input:
             SourceError: Not JSON, truncated, nothing at the pointer.
             SourceUnavailable: A file changed while it was read.
         """
-        for part in self.parts:
-            before = _stat(part.path)
+        for n, part in enumerate(self.parts):
+            before = self.stats[n] if self.stats else _stat(part.path)
             yield from read_part(part, self.records)
             if not self.temporary and _stat(part.path) != before:
                 raise SourceUnavailable(
@@ -123,9 +125,8 @@ def _stat(path: Path) -> list[int]:
     return [info.st_size, info.st_mtime_ns, info.st_ino]
 
 
-def look(parts: Sequence[Part]) -> Fingerprint:
+def look(parts: Sequence[Part], stats: Sequence[list[int]]) -> Fingerprint:
     """Sizes, times and inodes of the parts; `settled` says whether no file is so new that a second write may hide."""
-    stats = [_stat(part.path) for part in parts]
     newest = max(stat[1] for stat in stats) / 1e9
     if len(parts) == 1:
         facts: Any = stats[0]
@@ -187,15 +188,17 @@ def open_source(
             return previous or {}
         path, fingerprint = fetched
         parts: tuple[Part, ...] = (Part(path, source.location),)
+        stats: tuple[list[int], ...] = ()
     else:
         parts = find_parts(source, base)
-        fingerprint = look(parts)
+        stats = tuple(_stat(part.path) for part in parts)
+        fingerprint = look(parts, stats)
         if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
             return previous
     now = digest_of(parts, seed)
     if previous is not None and now == digest:
         return fingerprint
-    return Input(parts, fingerprint, now, source.records, temporary=is_url(source.location))
+    return Input(parts, fingerprint, now, source.records, temporary=is_url(source.location), stats=stats)
 
 
 def read_part(part: Part, pointer: str) -> Iterator[Block]:

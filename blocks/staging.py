@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -75,11 +76,13 @@ class Stage:
 
     def write(self, lines: list[bytes]) -> None:
         """Append rows. An id has no control characters, canonical JSON no raw tab or newline."""
-        self._handle.writelines(lines)
+        with writing(self.folder):
+            self._handle.writelines(lines)
 
     def read(self, positions: Iterable[int]) -> dict[int, tuple[str, bytes]]:
         """Read some rows back by position."""
-        self._handle.flush()
+        with writing(self.folder):
+            self._handle.flush()
         wanted, found = set(positions), dict[int, tuple[str, bytes]]()
         with (self.folder / ROWS).open("rb") as handle:
             for n, line in enumerate(handle):
@@ -99,20 +102,28 @@ class Stage:
         return found
 
     def close(self) -> None:
-        self._handle.close()
+        with writing(self.folder):
+            self._handle.close()
 
 
-def _create(path: Path) -> BinaryIO:
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a failed write below a batch's folder into our error."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("wb", buffering=1 << 20)
+        yield
     except OSError as error:
         raise StoreError(
-            f"the batch can't be staged: {error.strerror}",
-            where=str(path.parent),
+            f"the batch can't be staged: {error.strerror or error}",
+            where=str(folder),
             kept="everything",
             todo="make the folder writable, or make room on the disk",
         ) from None
+
+
+def _create(path: Path) -> BinaryIO:
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb", buffering=1 << 20)
 
 
 class _Rest(msgspec.Struct):
@@ -123,18 +134,19 @@ class _Rest(msgspec.Struct):
 
 def save(folder: Path, ticket: Ticket, staged: Staged) -> None:
     """Write everything but the rows beside them."""
-    np.save(folder / ENTRIES, staged.entries)
-    np.save(folder / KNOWN, staged.known)
-    np.savez(
-        folder / "arrays.npz",
-        recs=staged.recs,
-        levels=staged.levels,
-        born=staged.born,
-        hashes=np.frombuffer(staged.hashes, dtype=np.uint8),
-        deletes=staged.deletes,
-    )
     rest = _Rest(ticket, sorted(staged.skip), staged.refused)
-    (folder / META).write_bytes(msgspec.json.encode(rest))
+    with writing(folder):
+        np.save(folder / ENTRIES, staged.entries)
+        np.save(folder / KNOWN, staged.known)
+        np.savez(
+            folder / "arrays.npz",
+            recs=staged.recs,
+            levels=staged.levels,
+            born=staged.born,
+            hashes=np.frombuffer(staged.hashes, dtype=np.uint8),
+            deletes=staged.deletes,
+        )
+        (folder / META).write_bytes(msgspec.json.encode(rest))
 
 
 def load(folder: Path) -> Batch:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +24,58 @@ from flows.stages.push import Pushed, push
 from flows.stages.store import store
 from flows.verification import verify_all
 
+WRITES = frozenset(
+    "os.rename os.remove os.mkdir os.rmdir shutil.rmtree shutil.move subprocess.Popen sqlite3.connect".split()
+)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def toml(value: Any) -> str:
+    """A value as TOML writes it; JSON's notation is TOML's, except for tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(name)} = {toml(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+class Crash(BaseException):
+    """The process dies here: no code of ours may catch it."""
+
+
+class _Life:
+    """How many more writes the process lives for; None for ever."""
+
+    left: int | None = None
+    watched = False
+
+
+def _watch(event: str, args: tuple[Any, ...]) -> None:
+    if _Life.left is None:
+        return
+    if event in WRITES or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
+        if _Life.left <= 0:  # once dead, nothing is written any more
+            raise Crash(event)
+        _Life.left -= 1
+
+
+@contextmanager
+def dying(writes: int) -> Iterator[list[Crash]]:
+    """Let the process die after so many writes: files, renames, git processes, opened databases.
+
+    What SQLite does inside a transaction is one write. Gives a list that holds the Crash if it came to it.
+    """
+    if not _Life.watched:
+        sys.addaudithook(_watch)
+        _Life.watched = True
+    died: list[Crash] = []
+    _Life.left = writes
+    try:
+        yield died
+    except Crash as crash:
+        died.append(crash)
+    finally:
+        _Life.left = None
 
 
 @dataclass(frozen=True)
@@ -41,9 +98,10 @@ class Pipeline:
         return Space(Home(self.folder / "home"), self.folder / "autosync.toml")
 
     def configure(self, **source: Any) -> None:
-        """Write autosync.toml with one source named `things`; values are given as TOML would have them."""
+        """Write autosync.toml with one source named `things`; dicts become inline tables."""
         table: dict[str, Any] = {"name": "things", "location": "things.json", "key": "/id"} | source
-        (self.folder / "autosync.toml").write_bytes(msgspec.toml.encode({"source": [table]}))
+        lines = ["[[source]]", *(f"{name} = {toml(value)}" for name, value in table.items())]
+        (self.folder / "autosync.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def write(self, data: bytes | str | list[Any], name: str = "things.json") -> Path:
         """Write the source file."""
@@ -54,14 +112,20 @@ class Pipeline:
         path.write_bytes(body)
         return path
 
-    def run(self, accept: str = "", replay: Replay | None = None, source: str = "things") -> Result:
-        """ingest, store, mirror, push; raises what a stage raises."""
-        run = str(uuid4())
+    def load(self, accept: str = "", replay: Replay | None = None, source: str = "things", run: str = "") -> Ingested:
+        """ingest and store alone."""
+        run = run or str(uuid4())
         found = ingest(self.space, source, run, accept, replay)
         if found.batch:
             with self.space.database() as db:
                 token = ledger.grant(db, f"source {source}", run, now=now())
             store(self.space, source, found.batch, run, token)
+        return found
+
+    def run(self, accept: str = "", replay: Replay | None = None, source: str = "things") -> Result:
+        """ingest, store, mirror, push; raises what a stage raises."""
+        run = str(uuid4())
+        found = self.load(accept, replay, source, run)
         mirrored = mirror(self.space, source)
         return Result(found, mirrored, push(self.space, source, run, mirrored.root))
 
@@ -73,6 +137,11 @@ class Pipeline:
                 [collection],
             )
             return dict(rows.fetchall())
+
+    def git(self, *args: str) -> str:
+        """What git says about the home's repository."""
+        command = ["git", "--git-dir", str(self.space.home.repository), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def verify(self) -> dict[str, Any]:
         """What `autosync verify` finds."""

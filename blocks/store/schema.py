@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from autosync.errors import StoreBusy, StoreError
 
@@ -109,7 +110,7 @@ def connect(path: Path, *, read_only: bool = False) -> Db:
     """
     with explained(path):
         if read_only:
-            db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=30)
+            db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=30)
             db.execute("PRAGMA query_only = 1")
         else:
             _make_folder(path.parent)
@@ -179,6 +180,8 @@ def create_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]
 
     columns, taken = ["id AS _id"], {"_id", "_record"}
     for path in fields[:MAX_VIEW_COLUMNS]:
+        if "\0" in "".join(path):  # SQL can't name it; it is in _record
+            continue
         column = column_name(path)
         while column.lower() in taken:
             column += "_"

@@ -5,194 +5,261 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from autosync.errors import AutoSyncError
+from autosync.errors import Refused
+from autosync.ports import Commit
 from autosync.records import canonical
-from autosync.shards import repo_layout
-from blocks import mirror as mirror_files
+from autosync.shards import MIRROR_BITS, level
 from blocks.store import batches, history, ledger
 from blocks.store.files import AllFiles
+from blocks.store.schema import Db, transaction
 from flows.space import now
-from flows.stages.ingest import ingest
-from flows.stages.mirror import mirror
-from flows.stages.push import open_remote, push
-from flows.stages.store import store
-from tests.pipeline import Pipeline
+from flows.stages.push import open_remote
+from tests.pipeline import Pipeline, dying
 
-IDS = [f"k{n}" for n in range(600)]
+Model = dict[str, bytes]
 VALUES = st.one_of(st.integers(-3, 3), st.text("ab✓ ", max_size=3), st.none(), st.just({"x": [1, 2]}))
+PLAIN = [f"k{n:03d}" for n in range(600)]
+
+
+@cache
+def names() -> list[str]:
+    """A few ids that are edited often (half of them begin a file of the mirror, some one of the repository) and many
+    more that come and go in bulk.
+    """
+    begin = [id for n in range(120_000) if level(id := f"s{n}") >= MIRROR_BITS][:5]
+    assert begin
+    return begin + PLAIN[:7] + [id for id in PLAIN if level(id) >= 4][:4] + PLAIN
+
+
+FEW = st.lists(st.sampled_from(range(16)), max_size=4)
 
 
 class Sync(RuleBasedStateMachine):
-    """A source file is edited and synced; a run may die between any two of its writes."""
+    """A source file is edited and synced; a run may die before any of its writes, and others push in between."""
 
     @initialize(mode=st.sampled_from(["snapshot", "upsert"]))
     def begin(self, mode: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="autosync-machine-"))
+        self.folder, self.mode = Path(tempfile.mkdtemp(prefix="autosync-machine-")), mode
         self.place = Pipeline(self.folder)
-        (self.folder / "autosync.toml").write_text(
-            f'[[source]]\nname = "things"\nlocation = "things.json"\nkey = "/id"\nmode = "{mode}"\n'
-            '[source.guard]\nmax_delete = 1.0\nmax_refuse = 1.0\n[source.expect]\nranges = { "/n" = [-2, 3] }\n'
+        self.place.configure(
+            mode=mode, guard={"max_delete": 1.0, "max_refuse": 1.0}, expect={"ranges": {"/n": [-2, 3]}}
         )
-        self.mode = mode
-        self.rows: dict[str, dict[str, object]] = {"k0": {"id": "k0"}}
-        self.model: dict[str, bytes] = {}
-        self.past: dict[int, dict[str, bytes]] = {}
-        self.mess = 0
+        self.rows: dict[str, dict[str, Any]] = {"k000": {"id": "k000"}}
+        self.model: Model = {}
+        self.past: dict[int, Model] = {}
+        self.cursors: list[tuple[int, str]] = []
+        self.mess, self.nameless, self.clash, self.foreign, self.settled = 0, False, "", 0, False
+        self.sync()
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
             shutil.rmtree(self.folder)
 
-    @rule(ids=st.lists(st.sampled_from(IDS[:12]), max_size=4), name=st.sampled_from("nmo"), value=VALUES)
-    def edit(self, ids: list[str], name: str, value: object) -> None:
-        """Insert or change a few records; fields come and go, types change."""
-        for id in ids:
+    @rule(places=FEW, name=st.sampled_from("nmo"), value=VALUES)
+    def edit(self, places: list[int], name: str, value: object) -> None:
+        """Insert or change a few records; fields come and go, types change, an n of -3 is refused."""
+        for id in (names()[place] for place in places):
             self.rows[id] = {**self.rows.get(id, {"id": id}), name: value}
 
-    @rule(ids=st.lists(st.sampled_from(IDS[:12]), max_size=4))
-    def drop(self, ids: list[str]) -> None:
+    @rule(places=FEW)
+    def drop(self, places: list[int]) -> None:
         """Delete a few records."""
-        for id in ids:
+        for id in (names()[place] for place in places):
             if len(self.rows) > 1:
                 self.rows.pop(id, None)
 
     @rule(count=st.integers(200, 320), seed=st.integers(0, 3))
     def bulk(self, count: int, seed: int) -> None:
         """Cross the line between one file and many, in both directions."""
-        chosen = random.Random(seed).sample(IDS, count)
-        self.rows = {id: self.rows.get(id, {"id": id, "b": seed}) for id in chosen}
+        chosen = random.Random(seed).sample(PLAIN, count)
+        rare = {id: row for id, row in self.rows.items() if id not in PLAIN}
+        self.rows = rare | {id: self.rows.get(id, {"id": id, "b": seed}) for id in chosen}
 
-    @rule(mess=st.integers(0, 5))
+    @rule(mess=st.integers(0, 7))
     def reformat(self, mess: int) -> None:
-        """The same content in another order, with other spaces, and repeated rows."""
+        """The same content in another order, rows spelt differently, and repeated in another spelling."""
         self.mess = mess
 
-    def body(self) -> bytes:
-        rows = list(self.rows.values())
-        random.Random(self.mess).shuffle(rows)
-        rows += rows[: self.mess % 3]
-        text = msgspec.json.encode(rows)
-        return msgspec.json.format(text, indent=self.mess) if self.mess else text
+    @rule(nameless=st.booleans(), clash=st.one_of(st.none(), st.sampled_from(range(16))))
+    def soil(self, nameless: bool, clash: int | None) -> None:
+        """A row without a key, and a row that contradicts another one of its key."""
+        self.nameless, self.clash = nameless, "" if clash is None else names()[clash]
 
-    def expected(self) -> dict[str, bytes]:
+    def body(self) -> bytes:
+        """The source file."""
+        mess = random.Random(self.mess)
+        rows = list(self.rows.values())
+        mess.shuffle(rows)
+        rows += rows[: self.mess % 3]
+        rows += [{"n": 1}] * self.nameless
+        rows += [{**self.rows[self.clash], "clash": 1}] if self.clash in self.rows else []
+        encode, spell = msgspec.json.encode, msgspec.json.format
+        texts = [spell(encode(row), indent=mess.randrange(-1, 2)) if self.mess else encode(row) for row in rows]
+        return b"[" + b",\n".join(texts) + b"]"
+
+    def expected(self) -> Model:
         """What the records are after a sync: refused rows leave theirs as they were."""
 
-        def fine(row: dict[str, object]) -> bool:
-            return not (isinstance(row.get("n"), int) and row["n"] < -2)  # type: ignore[operator]
+        def fine(id: str, row: dict[str, Any]) -> bool:
+            return id != self.clash and not (isinstance(row.get("n"), int) and row["n"] < -2)
 
-        new = {} if self.mode == "snapshot" else dict(self.model)
+        new = dict(self.model) if self.mode == "upsert" or self.nameless else {}
         for id, row in self.rows.items():
-            if fine(row):
+            if fine(id, row):
                 new[id] = canonical(row)
             elif id in self.model:
                 new[id] = self.model[id]
         return new
 
-    @rule(stop=st.sampled_from(["ingest", "store", "mirror", "half mirror", "push", "lost cursor", ""]))
-    def sync(self, stop: str) -> None:
-        """A run that dies after a stage (or inside one), and then one that doesn't."""
+    @rule()
+    def sync(self) -> None:
+        """A run that gets to its end."""
         self.place.write(self.body())
-        if stop:
-            self.dying(stop)
         self.place.run()
-        self.model = self.expected()
-        with self.place.space.database() as db:
-            number = batches.collection_id(db, "things")
-            assert number is not None
-            self.past[ledger.newest_seq(db, number)] = dict(self.model)
+        self.note(self.expected())
+        self.settled = True
 
-    def dying(self, stop: str) -> None:
-        space, run = self.place.space, str(uuid4())
-        found = ingest(space, "things", run)
-        if stop == "ingest":
-            return
-        if found.batch:
-            with space.database() as db:
-                token = ledger.grant(db, "source things", run, now=now())
-            store(space, "things", found.batch, run, token)
-        if stop == "half mirror":
-            self.half_mirror()
-        if stop in ("store", "half mirror"):
-            return
-        root = mirror(space, "things").root
-        if stop == "mirror":
-            return
-        push(space, "things", run, root)
-        if stop == "lost cursor":  # the commit was made, its cursor was not written
-            with space.database() as db:
+    @rule(writes=st.integers(0, 60))
+    def die(self, writes: int) -> None:
+        """A run that dies before one of its writes: its batch is in the store as a whole or not at all."""
+        self.place.write(self.body())
+        with dying(writes) as died:
+            self.place.run()
+        after = self.expected()
+        held = {id: doc.encode() for id, doc in self.place.records().items()}
+        assert held == self.model or held == after
+        self.settled = not died
+        self.note(held)
+
+    def note(self, records: Model) -> None:
+        """Remember what the records are at the newest seq."""
+        self.model = records
+        with self.place.space.database() as db:
+            self.past[ledger.newest_seq(db, self.number(db))] = dict(records)
+            row = db.execute("SELECT seq, info FROM consumer WHERE consumer = 'push'").fetchone()
+            self.cursors += [row] if row and row not in self.cursors else []
+
+    def number(self, db: Db) -> int:
+        number = batches.collection_id(db, "things")
+        assert number is not None
+        return number
+
+    @rule(back=st.integers(0, 3))
+    def lose_the_cursor(self, back: int) -> None:
+        """The commits were made, but how far they went was not kept, or is known of an earlier time only."""
+        with self.place.space.database() as db, transaction(db):
+            if back and self.cursors:
+                row = self.cursors[-min(back, len(self.cursors))]
+                db.execute("UPDATE consumer SET seq = ?, info = ? WHERE consumer = 'push'", row)
+            else:
                 db.execute("DELETE FROM consumer WHERE consumer = 'push'")
 
-    def half_mirror(self) -> None:
-        """Some files are new, the manifest is old: what a crash in the middle of the mirror leaves."""
-        folder = self.place.space.home.mirror / "things"
-        if (folder / "manifest.json").exists():
-            mirror_files.write_file(folder / "pending", b"")
-            for path in (folder / "current").iterdir():
-                path.write_bytes(b'{"id":"half written')
-                break
+    @rule(inside=st.booleans())
+    def someone_pushes(self, inside: bool) -> None:
+        """Somebody else's commit lies on top of ours, beside the records or in their folder."""
+        remote, self.foreign = open_remote(self.place.space), self.foreign + 1
+        head = remote.head()
+        files: dict[str, bytes | None] = {"things/README" if inside else "README": b"%d" % self.foreign}
+        remote.commit(Commit("theirs", (), files, now()), parent=head.sha if head else None)
 
     @invariant()
-    def all_agree(self) -> None:
-        if not getattr(self, "past", None):
+    def store_is_the_model(self) -> None:
+        """Nothing lost, nothing twice, in the records and in their number."""
+        if not hasattr(self, "place"):
             return
-        records = {id: doc.encode() for id, doc in self.place.records().items()}
-        assert records == self.model
+        with self.place.space.database(read_only=True) as db:
+            held = dict(batches.read_rows(db, self.number(db)))
+            assert batches.record_count(db, "things") == len(held)
+        assert held == self.model
+
+    @precondition(lambda self: self.settled)
+    @rule()
+    def all_three_agree(self) -> None:
+        """Mirror and repository hold the store's records, in the very files that one rewrite would make."""
         found = self.place.verify()
         assert found["equal"] is True, found
+        with self.place.space.database(read_only=True) as db:
+            wanted = dict(AllFiles(db, self.number(db), len(self.model)).items())
+        files = open_remote(self.place.space).files("things")
+        assert {path.removeprefix("things/"): data for path, data in files if path.endswith(".jsonl")} == wanted
+        current = self.place.space.home.mirror / "things" / "current"
+        lines = [line for path in current.iterdir() for line in path.read_bytes().splitlines()]
+        assert sorted(lines) == sorted(self.model.values())
+
+    @precondition(lambda self: not self.settled)
+    @rule()
+    def recover(self) -> None:
+        """The run after a crash finishes what the dead one left, with nothing new in the source or not."""
+        self.sync()
+        self.all_three_agree()
 
     @rule()
     def look_back(self) -> None:
         """Any earlier state is what the model was then; the log replays to the present."""
-        if not self.past:
-            return
         with self.place.space.database(read_only=True) as db:
-            number = batches.collection_id(db, "things")
-            assert number is not None
             for seq, then in self.past.items():
-                assert dict(history.as_of(db, number, seq)) == then
+                assert dict(history.as_of(db, self.number(db), seq)) == then
             replayed: dict[str, str] = {}
             for id, op, before, after in db.execute("SELECT id, op, before, after FROM change_log ORDER BY seq"):
-                assert replayed.get(id) == before
+                assert replayed.get(id) == before != after
+                assert (op == "insert") == (before is None) and (op == "delete") == (after is None)
                 replayed.pop(id, None)
                 if op != "delete":
                     replayed[id] = after
-            assert {id: doc.encode() for id, doc in replayed.items()} == self.model
+        assert {id: doc.encode() for id, doc in replayed.items()} == self.model
 
-    @rule()
-    def compare_repository_with_a_full_rewrite(self) -> None:
-        """Files made by many small pushes are the files that one rewrite would make."""
-        if not self.past:
-            return
-        with self.place.space.database(read_only=True) as db:
-            number = batches.collection_id(db, "things")
-            assert number is not None
-            wanted = dict(AllFiles(db, number, len(self.model)).items())
-        held = {
-            path.removeprefix("things/"): data
-            for path, data in open_remote(self.place.space).files("things")
-            if path.endswith(".jsonl")
-        }
-        assert held == wanted, repo_layout(len(self.model))
+
+def test_a_run_that_dies_before_any_of_its_writes_is_caught_up(tmp_path: Path) -> None:
+    """Each write of a first and of a second run in turn is the one that never happens; the next run makes it whole."""
+    plain = Pipeline(tmp_path / "0")
+    plain.folder.mkdir()
+    plain.configure(guard={"max_delete": 1.0})
+    plain.write([{"id": "a"}, {"id": "b"}])
+    plain.run()
+    first, second = [{"id": "a"}, {"id": "b"}], [{"id": "b", "n": 1}, {"id": "c"}]
+    writes = 0
+    while writes < 500:
+        place = Pipeline(tmp_path / f"{writes + 1}")
+        place.folder.mkdir()
+        place.configure(guard={"max_delete": 1.0})
+        ended = []
+        for rows in (first, second):
+            place.write(rows)
+            with dying(writes) as died:
+                place.run()
+            ended.append(not died)
+            place.run()
+            assert place.records() == {row["id"]: canonical(row).decode() for row in rows}
+            assert place.verify()["equal"] is True
+        assert place.git("rev-list", "--count", "main").strip() == "2", "a crash makes no second commit"
+        shutil.rmtree(place.folder)
+        if all(ended):
+            break
+        writes += 1
+    assert 20 < writes < 500
 
 
 def test_a_refused_run_leaves_the_machine_as_it_was(tmp_path: Path) -> None:
     """An emptied source after a history: nothing moves."""
-    (tmp_path / "autosync.toml").write_text('[[source]]\nname = "things"\nlocation = "things.json"\nkey = "/id"\n')
     place = Pipeline(tmp_path)
+    place.configure()
     place.write([{"id": "a"}])
     place.run()
     place.write(b"[]")
+    refused = None
     try:
         place.run()
-    except AutoSyncError as error:
-        assert error.outcome == "refused"
+    except Refused as error:
+        refused = error
+    assert refused is not None and refused.outcome == "refused"
     assert place.records() == {"a": '{"id":"a"}'}
 
 

@@ -1,0 +1,313 @@
+"""The store: one transaction a batch, a change log that tells all, and the skip of rows that were seen."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autosync import seen as rules
+from autosync.errors import StaleLock, StoreBusy, StoreError
+from blocks import staging
+from blocks.store import batches, history, ledger
+from blocks.store.schema import column_name, connect
+from flows.planning import describe
+from flows.space import now
+from flows.stages.ingest import Replay, ingest
+from flows.stages.store import store
+from tests.pipeline import Pipeline
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Pipeline:
+    """A home without records; everything may be deleted."""
+    pipeline = Pipeline(tmp_path)
+    pipeline.configure(guard={"max_delete": 1.0})
+    return pipeline
+
+
+def query(place: Pipeline, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """The answer of a query."""
+    with place.space.database(read_only=True) as db:
+        return db.execute(sql, values).fetchall()
+
+
+def token(place: Pipeline, run: str) -> int:
+    """A fencing token for the source."""
+    with place.space.database() as db:
+        return ledger.grant(db, "source things", run, now=now())
+
+
+def test_the_log_tells_every_change_with_before_and_after(place: Pipeline) -> None:
+    """Insert, update, delete, insert again: one row each, each continuing where the one before ended."""
+    for text in ('[{"id":"a"},{"id":"b"}]', '[{"id":"a","n":1},{"id":"b"}]', '[{"id":"b"}]', '[{"id":"a"},{"id":"b"}]'):
+        place.write(text)
+        place.load()
+    assert query(place, "SELECT seq, op, before, after FROM change_log WHERE id = 'a' ORDER BY seq") == [
+        (1, "insert", None, '{"id":"a"}'),
+        (3, "update", '{"id":"a"}', '{"id":"a","n":1}'),
+        (4, "delete", '{"id":"a","n":1}', None),
+        (5, "insert", None, '{"id":"a"}'),
+    ]
+
+
+def test_a_batch_of_a_run_that_lost_its_lock_is_refused(place: Pipeline) -> None:
+    """A newer token was given out: the older run writes nothing, and nothing of what it saw is remembered."""
+    place.write('[{"id":"a"}]')
+    found = ingest(place.space, "things", "old")
+    old, new = token(place, "old"), token(place, "new")
+    with pytest.raises(StaleLock, match="run new has taken over"):
+        store(place.space, "things", found.batch, "old", old)
+    for table in ("record", "change", "batch", "seen", "source_state"):
+        assert query(place, f"SELECT count(*) FROM {table}") == [(0,)]
+    store(place.space, "things", found.batch, "new", new)
+    assert set(place.records()) == {"a"}
+
+
+def test_a_batch_that_was_compared_with_an_older_state_is_refused(place: Pipeline) -> None:
+    """Two runs saw the same state: the second one must look again, and says so."""
+    place.write('[{"id":"a"}]')
+    one, two = ingest(place.space, "things", "1"), ingest(place.space, "things", "2")
+    store(place.space, "things", one.batch, "1", token(place, "1"))
+    with pytest.raises(StoreBusy, match="in between") as caught:
+        store(place.space, "things", two.batch, "2", token(place, "2"))
+    assert caught.value.retryable
+    assert query(place, "SELECT count(*) FROM change") == [(1,)]
+
+
+def test_a_failed_transaction_leaves_rows_and_their_state(place: Pipeline) -> None:
+    """The batch's file is cut off: neither its records nor what was seen are kept, so that all are read again."""
+    place.write('[{"id":"a"}]')
+    place.load()
+    place.write('[{"id":"b"},{"id":"c"}]')
+    found = ingest(place.space, "things", "x")
+    (place.space.home.staging / found.batch / staging.ROWS).write_text('b\t{"id":"b"}\n')
+    before = query(place, "SELECT * FROM source_state"), query(place, "SELECT * FROM seen"), place.records()
+    with pytest.raises(ValueError):
+        store(place.space, "things", found.batch, "x", token(place, "x"))
+    assert (query(place, "SELECT * FROM source_state"), query(place, "SELECT * FROM seen"), place.records()) == before
+    place.load()
+    assert set(place.records()) == {"b", "c"}
+
+
+# What the skip of unchanged raw rows stands on (docs/decisions/0002-skip-unchanged-rows.md)
+
+
+def test_of_two_equal_rows_one_may_go(place: Pipeline) -> None:
+    """A row that stood there twice and now once, or in another spelling, deletes nothing."""
+    for text in ('[{"id":"a"},{"id":"a"},{ "id":"a"}]', '[{"id":"a"}]', '[{ "id":"a"}]', '[{ "id":"a"},{"id":"a"}]'):
+        place.write(text)
+        place.load()
+        assert set(place.records()) == {"a"}
+    assert query(place, "SELECT count(*) FROM change") == [(1,)]
+
+
+def test_refused_rows_are_looked_at_again(place: Pipeline) -> None:
+    """A refused row never counts as seen: beside another change it is refused again, under looser rules it is taken."""
+    place.configure(expect={"ranges": {"/n": [0, 9]}}, guard={"max_delete": 1.0})
+    place.write('[{"id":"a","n":1},{"id":"b","n":99}]')
+    place.load()
+    place.write('[{"id":"a","n":2},{"id":"b","n":99}]')
+    again = place.load().counts
+    assert (again.quarantined, again.unchanged) == (1, 0)
+    place.configure(expect={"ranges": {"/n": [0, 100]}}, guard={"max_delete": 1.0})
+    assert place.load().counts.inserted == 1
+
+
+def test_stricter_rules_look_at_rows_that_were_seen(place: Pipeline) -> None:
+    """The file is the same to the byte, the checks are not: the rows that fail now are refused, their records stay."""
+    place.write('[{"id":"a","n":1},{"id":"b","n":99}]')
+    place.load()
+    place.configure(expect={"ranges": {"/n": [0, 9]}}, guard={"max_delete": 1.0})
+    counts = place.load().counts
+    assert (counts.quarantined, counts.changed) == (1, 0)
+    assert set(place.records()) == {"a", "b"}
+    assert place.load().batch == "", "with the same rules again, nothing is read"
+
+
+def test_another_key_makes_other_records(place: Pipeline) -> None:
+    """The key is part of what makes a row a record: with another one the same bytes are read anew."""
+    place.write('[{"id":"a","n":1},{"id":"b","n":2}]')
+    place.load()
+    place.configure(key="/n", guard={"max_delete": 1.0})
+    counts = place.load().counts
+    assert (counts.inserted, counts.deleted) == (2, 2)
+    assert set(place.records()) == {"1", "2"}
+
+
+@pytest.mark.parametrize("version", ["CANONICAL_VERSION", "SEEN_VERSION"])
+def test_another_version_of_ours_reads_every_row_again(
+    place: Pipeline, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new canonical form must reach records whose source didn't change: none of their rows counts as seen."""
+    place.write('[{"id":"a"}]')
+    place.load()
+    assert place.load().batch == ""
+    monkeypatch.setattr(rules, version, getattr(rules, version) + 1)
+    with place.space.database() as db:
+        db.execute("UPDATE record SET hash = x'00', doc = '{\"old form\":1}'")  # as an older version would have left it
+    assert place.load().counts.updated == 1
+    assert place.records() == {"a": '{"id":"a"}'}
+
+
+def test_every_home_has_its_own_secret_seed(tmp_path: Path) -> None:
+    """Nobody outside can know under which key rows are hashed; a source keeps its own."""
+    seeds = set()
+    for name in "xyz":
+        place = Pipeline(tmp_path / name)
+        place.folder.mkdir()
+        place.configure()
+        for n in range(2):
+            place.write([{"id": "a", "n": n}])
+            place.load()
+        seeds |= set(query(place, "SELECT seed FROM source_state"))
+    assert len(seeds) == 3
+
+
+def test_a_replayed_row_lets_the_source_have_its_say(place: Pipeline) -> None:
+    """What a person corrected by hand holds until the source says something acceptable of that record."""
+    place.configure(expect={"ranges": {"/n": [0, 9]}}, guard={"max_delete": 1.0})
+    place.write('[{"id":"a","n":99},{"id":"b","n":1}]')
+    place.load()
+    with place.space.database() as db:
+        number = ledger.open_items(db)[0]["item"]
+    assert place.load(replay=Replay(items=[number], text='{"id":"a","n":5}')).counts.inserted == 1
+    with place.space.database() as db:
+        assert ledger.item(db, number)["state"] == "replayed"  # type: ignore[index]
+    assert place.load().counts.changed == 0
+    assert place.records()["a"] == '{"id":"a","n":5}', "the source's row is refused again, its record stays"
+    place.write('[{"id":"a","n":7},{"id":"b","n":1}]')
+    assert place.load().counts.updated == 1
+
+
+def test_an_upsert_deletes_nothing_and_forgets_nothing(place: Pipeline) -> None:
+    """Rows of earlier inputs stay records, and are still known when they come again."""
+    place.configure(mode="upsert")
+    place.write('[{"id":"a"}]')
+    place.load()
+    place.write('[{"id":"b"}]')
+    place.load()
+    place.write('[{"id":"a"},{"id":"b","n":1}]')
+    counts = place.load().counts
+    assert (counts.updated, counts.unchanged, counts.deleted) == (1, 1, 0)
+    place.write('[{"id":"a"},{"id":"b"}]')
+    assert place.load().counts.updated == 1, "b's first row is no longer what b is"
+
+
+def test_a_plan_writes_nothing_and_says_what_a_run_does(place: Pipeline) -> None:
+    """The same counts, from a store that isn't touched; a refusal is part of the plan."""
+    place.configure()
+    place.write([{"id": f"{n}"} for n in range(10)])
+    place.run()
+    files = {path: path.read_bytes() for path in place.space.home.path.rglob("*") if path.is_file()}
+    place.write([{"id": f"{n}", "n": 1} for n in range(9)] + [{"id": "new"}, {"n": 1}])
+    plan = describe(place.space, "things")
+    assert (plan["outcome"], plan["inserted"], plan["updated"], plan["deleted"]) == ("changed", 1, 9, 0)
+    place.write([{"id": "0"}])
+    assert describe(place.space, "things")["outcome"] == "refused"
+    assert "--accept" in describe(place.space, "things")["error"]
+    after = {path: path.read_bytes() for path in place.space.home.path.rglob("*") if path.is_file()}
+    assert {path for path in files | after if not path.name.endswith("-shm")} == {
+        path for path in files if not path.name.endswith("-shm")
+    } | {path for path in after if path.name.endswith("-wal")}
+    assert all(after[path] == data for path, data in files.items() if not path.name.endswith("-shm"))
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+@given(
+    st.dictionaries(NAMES, st.one_of(st.integers(-5, 5), st.dictionaries(NAMES, st.integers(), max_size=2)), max_size=5)
+)
+def test_any_names_of_fields_make_a_view(tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any]) -> None:
+    """Quotes, dots, NUL, names that differ in case only: the record is stored and its view can be queried."""
+    place = Pipeline(tmp_path_factory.mktemp("names"))
+    place.configure()
+    place.write([fields | {"id": "a"}])
+    place.run()
+    with place.space.database(read_only=True) as db:
+        (row,) = history.rows(db, "SELECT * FROM things")
+    assert row["_id"] == "a" and row["_record"] == place.records()["a"]
+    plain = [name for name in fields if name.isidentifier() and name.isascii() and not isinstance(fields[name], dict)]
+    for name in plain:
+        if sum(column_name((other,)).lower() == name.lower() for other in fields) == 1:
+            assert name not in row or row[name] == fields[name]
+
+
+@pytest.mark.parametrize("name", ["a #1", "50%41", "what?", "Ünïcode ✓", 'it\'s "quoted"'])
+def test_a_home_may_lie_in_any_folder(tmp_path: Path, name: str) -> None:
+    """Whatever stands in the path, the same database is written and read."""
+    place = Pipeline(tmp_path / name)
+    place.folder.mkdir()
+    place.configure()
+    place.write([{"id": "a"}])
+    place.run()
+    assert set(place.records()) == {"a"} and place.verify()["equal"] is True
+
+
+def test_a_newer_database_is_left_alone(place: Pipeline) -> None:
+    """A database of a version that isn't known is neither read nor written."""
+    place.write([{"id": "a"}])
+    place.load()
+    db = sqlite3.connect(place.space.home.database)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StoreError, match="newer AutoSync"):
+        place.load()
+
+
+def test_a_file_that_is_no_database_is_told_and_kept(place: Pipeline) -> None:
+    """The message says what to do, and the file stays as it is."""
+    place.space.home.path.mkdir()
+    place.space.home.database.write_bytes(b"not a database" * 1000)
+    place.write([{"id": "a"}])
+    with pytest.raises(StoreError, match=r"damaged or no database.*autosync\.db.*rebuild"):
+        place.load()
+    assert place.space.home.database.read_bytes().startswith(b"not a database")
+
+
+def test_an_old_state_can_be_read_by_time(place: Pipeline) -> None:
+    """The last change at or before a time gives the records of then."""
+    times = []
+    for n in range(3):
+        place.write([{"id": "a", "n": n}])
+        place.load()
+        times.append(query(place, "SELECT max(time) FROM batch")[0][0])
+    with place.space.database(read_only=True) as db:
+        for n, time in enumerate(times):
+            assert dict(history.as_of(db, 1, history.seq_at(db, 1, time))) == {"a": b'{"id":"a","n":%d}' % n}
+        assert history.seq_at(db, 1, times[0] - 1) == 0 and not dict(history.as_of(db, 1, 0))
+
+
+def test_a_first_load_in_bulk_has_its_indexes(place: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large first load drops the indexes while it writes; afterwards they are there."""
+    monkeypatch.setattr(batches, "BULK", 100)
+    place.write([{"id": f"{n}"} for n in range(300)])
+    place.load()
+    fresh = connect(place.folder / "fresh.db")
+    names = "SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY name"
+    assert query(place, names) == fresh.execute(names).fetchall()
+    fresh.close()
+    place.write([{"id": f"{n}"} for n in range(1, 301)])
+    counts = place.load().counts
+    assert (counts.inserted, counts.deleted, counts.unchanged) == (1, 1, 299)
+
+
+def test_two_sources_keep_apart(tmp_path: Path) -> None:
+    """Equal ids, rows and files of two sources are two collections, each with its own log and state."""
+    place = Pipeline(tmp_path)
+    place.configure()
+    config = place.folder / "autosync.toml"
+    text = config.read_text()
+    config.write_text(text + text.replace('"things"', '"others"') + "[source.guard]\nmax_delete = 1.0\n")
+    place.write([{"id": "a"}, {"id": "b"}])
+    place.run()
+    place.run(source="others")
+    place.write([{"id": "b", "n": 1}])
+    assert place.run(source="others").found.counts.deleted == 1
+    assert set(place.records("others")) == {"b"} and set(place.records("things")) == {"a", "b"}
+    assert place.verify()["equal"] is True
