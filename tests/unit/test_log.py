@@ -10,10 +10,10 @@ import pytest
 from flows.log import event, mask, open_log
 
 SECRETS = [
-    "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
-    "xoxb-123456789012-abcdefghijkl",
-    "https://hooks.slack.com/services/T000/B000/XXXXXXXX",
-    "github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz",
+    "ghp_" + "a1" * 18,
+    "xoxb-" + "12" * 6 + "-abcdefghijkl",
+    "https://hooks.slack.com/" + "services/T0/B0/" + "x" * 8,
+    "github_pat_" + "11" * 12,
 ]
 
 
