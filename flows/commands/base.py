@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -49,21 +50,24 @@ def print_json(value: Any) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+WRAPPED = frozenset(["what", "reason", "where"])
+PIPED_WIDTH = 400
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table; columns whose cells are all numbers are aligned to the right."""
+    """Print a table. Numbers are aligned to the right; only text in words is wrapped, and nothing in a pipe."""
     table = Table(
         title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold"
     )
     for place, name in enumerate(columns):
-        numeric = bool(rows) and all(
-            row[place].replace(",", "").lstrip("+~-").isdigit() or not row[place] for row in rows
-        )
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        cells = [row[place] for row in rows]
+        numeric = bool(rows) and all(not cell or cell.replace(",", "").lstrip("+~-").isdigit() for cell in cells)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in WRAPPED)
     for row in rows:
         table.add_row(*row)
-    out = console()
-    out.soft_wrap = False
-    out.print(table)
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    Console(markup=False, highlight=False, emoji=False, width=width).print(table)
 
 
 def moment(time: float | None) -> str:
