@@ -1,20 +1,44 @@
-"""The report flow: analyze, then write the report as Markdown or PDF with charts, and mail it where email is set."""
+"""The report flow: analyze, write the report, mail it where email is set, and tell people of anomalies."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 
+from autosync.ports import Notice
+from blocks.store import ledger
 from flows.log import event, open_log
 from flows.space import Space, open_space
 from flows.stages.analyze import analyze_stage
+from flows.stages.notify import notify_stage
 from flows.stages.report import report_stage
 
+if TYPE_CHECKING:
+    from reports.report_values import ReportValues
+
 Format = Literal["md", "pdf"]
+ALERT_SECONDS = 2 * 86_400.0
+
+
+def tell_anomalies(space: Space, values: ReportValues) -> int:
+    """Put a notice for each anomaly of the last two days into the outbox, each once; returns how many are new."""
+    told = 0
+    with space.database() as db:
+        for found in values.anomalies:
+            if found.time >= values.until - ALERT_SECONDS:
+                expected = f", expected {found.expected[0]:g} to {found.expected[1]:g}" if found.expected else ""
+                notice = Notice(
+                    key=f"anomaly:{found.series}:{found.time:.0f}",
+                    title=f"{found.series} is unusual",
+                    text=f"{found.series} was {found.value:g}{expected}",
+                    level="warning",
+                )
+                told += ledger.post(db, notice, now=values.until)
+    return told
 
 
 def mail(space: Space, files: list[Path]) -> bool:
@@ -50,5 +74,7 @@ async def report(
     text = await asyncio.to_thread(markdown, values, language or space.settings.report.language, charts_as="none")
     await acreate_markdown_artifact(markdown=text, key="report", description="The report")
     mailed = await asyncio.to_thread(mail, space, files)
+    if await asyncio.to_thread(tell_anomalies, space, values):
+        await notify_stage(space)
     event("report", "-", f"wrote {', '.join(path.name for path in files)}{', mailed' if mailed else ''}")
     return {"files": [str(path) for path in files], "mailed": mailed}

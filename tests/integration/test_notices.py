@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autosync.ports import Notice
 from blocks.store import ledger
+from flows.report import tell_anomalies
 from flows.space import now
+from flows.stages.analyze import analyze
 from flows.stages.notify import deliver, notify
+from reports.report_values import Anomaly
 from tests.contract.conftest import mailer, webhook
 from tests.doubles.faults import Fault, Reply
 from tests.doubles.slack_server import SlackServer
@@ -45,6 +49,20 @@ def test_slack_is_first_while_it_works(slack: SlackServer, smtp: SmtpDouble) -> 
     """Email stays quiet while Slack takes notices."""
     assert deliver(NOTICE, [webhook(slack), mailer(smtp)]) == ("slack", [])
     assert len(slack.posted) == 1 and not smtp.taken
+
+
+def test_an_anomaly_is_told_once(tmp_path: Path) -> None:
+    """A new anomaly becomes one notice, however often the report runs; an old one becomes none."""
+    (tmp_path / "autosync.toml").write_text("")
+    space = Pipeline(tmp_path).space
+    with space.database():
+        pass
+    new, old = Anomaly(now() - 60, "things: changes", 94, (0, 9)), Anomaly(now() - 9e6, "things: changes", 94, (0, 9))
+    values = replace(analyze(space), anomalies=(new, old))
+    assert [tell_anomalies(space, values), tell_anomalies(space, values)] == [1, 0]
+    with space.database() as db:
+        claimed = ledger.claim(db, now=now())
+    assert claimed and claimed[1].text == "things: changes was 94, expected 0 to 9"
 
 
 def test_a_notice_goes_out_once(tmp_path: Path) -> None:
