@@ -67,7 +67,10 @@ class Input:
         """
         for n, part in enumerate(self.parts):
             before = self.stats[n] if self.stats else _stat(part.path)
-            yield from read_part(part, self.records)
+            try:
+                yield from read_part(part, self.records)
+            except OSError as error:
+                raise _unreadable(part.shown, error) from None
             if not self.temporary and _stat(part.path) != before:
                 raise SourceUnavailable(
                     "the file changed while it was read",
@@ -115,13 +118,16 @@ def find_parts(source: Source, base: Path) -> tuple[Part, ...]:
     return tuple(Part(file, os.path.relpath(file, base) if file.is_relative_to(base) else str(file)) for file in files)
 
 
+def _unreadable(where: str, error: OSError) -> SourceError:
+    what = f"the source can't be read: {error.strerror or error}"
+    return SourceError(what, where=where, kept=KEPT, todo="check that the file is there, and its rights")
+
+
 def _stat(path: Path) -> list[int]:
     try:
         info = path.stat()
     except OSError as error:
-        raise SourceError(
-            f"the source can't be read: {error.strerror}", where=str(path), kept=KEPT, todo="check the file's rights"
-        ) from None
+        raise _unreadable(str(path), error) from None
     return [info.st_size, info.st_mtime_ns, info.st_ino]
 
 
@@ -146,12 +152,7 @@ def digest_of(parts: Sequence[Part], seed: int) -> str:
                 while chunk := handle.read(1 << 20):
                     total.update(chunk)
         except OSError as error:
-            raise SourceError(
-                f"the source can't be read: {error.strerror}",
-                where=part.shown,
-                kept=KEPT,
-                todo="check the file's rights",
-            ) from None
+            raise _unreadable(part.shown, error) from None
     return total.hexdigest()
 
 
