@@ -6,19 +6,17 @@ compare-and-set of the branch, so a process that dies earlier leaves nothing but
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from autosync.errors import ConfigError, RemoteError, RemoteMoved, RemoteUnavailable
 from autosync.ports import Commit, Head
+from blocks.git_process import GitProcess, is_address, without_login
 
 __all__ = ["GitRepository", "check_path", "trailers_of"]
 
@@ -27,15 +25,7 @@ LOOK_BACK = 100
 KEPT = "the branch was not moved"
 UNSURE = "The connection was lost while the branch was being moved"
 FOUND_LATER = "every change; the next run recognises the commit if it was made"
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:")
 _TRAILER = re.compile(r"([A-Za-z0-9-]+): ?(.*)")
-_LATER = re.compile(
-    r"(?i)resolve host|refused|timed out|reset|hung up|early EOF|unexpected disconnect|Empty reply|error: (5\d\d|429)"
-    r"|unreachable|connect to server|cannot lock ref|Unable to create .*\.lock"
-)
-_DENIED = re.compile(r"(?i)Authentication failed|could not read (Username|Password)|Permission denied|error: 40[13]")
-_FULL = re.compile(r"(?i)No space left|Out of diskspace|Disk quota exceeded|File too large")
-_KEEP_GIT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_EXEC_PATH", "GIT_TEMPLATE_DIR")
 
 
 def trailers_of(message: str) -> dict[str, str]:
@@ -57,7 +47,7 @@ def check_path(path: str) -> bytes:
     return raw
 
 
-class GitRepository:
+class GitRepository(GitProcess):
     """Takes one atomic commit at a time, in a bare repository that is created when first committed to.
 
     Args:
@@ -80,24 +70,16 @@ class GitRepository:
     ) -> None:
         text = os.fspath(location)
         self.branch, self.ref = branch, f"refs/heads/{branch}"
-        self._url, self._login = _without_login(text) if _ADDRESS.match(text) else ("", "")
-        if self._url and cache is None:
-            raise ConfigError(
-                f"{self._url} is a Git address without a folder for its local copy", todo="give a cache folder"
-            )
+        url, login = without_login(text) if is_address(text) else ("", "")
+        if url and cache is None:
+            raise ConfigError(f"{url} is a Git address without a folder for its local copy", todo="give a cache folder")
         if branch.startswith("-") or not re.fullmatch(r"[^\s~^:?*\[\\\x00-\x1f]+", branch):
             raise ConfigError(f"{branch!r} is not a branch name", todo="name a branch such as main")
-        self._path = Path(cache if self._url and cache else location).absolute()
+        super().__init__(Path(cache if url and cache else location).absolute(), url, login, timeout=timeout, kept=KEPT)
         self._author = " ".join(re.sub(r"[<>\n\r\0]", "", author[0]).split()), re.sub(r"[<>\s\0]", "", author[1])
-        self._timeout = timeout
 
     def __repr__(self) -> str:
         return f"GitRepository({self.address!r}, branch={self.branch!r})"
-
-    @property
-    def address(self) -> str:
-        """The address without credentials, or the folder."""
-        return self._url or str(self._path)
 
     def link(self, sha: str) -> str:
         """The commit's page for a web address, otherwise the command that shows it."""
@@ -214,9 +196,11 @@ class GitRepository:
     def _blobs(self, entries: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
         if not entries:
             return
-        with self._start("cat-file", "--batch") as process:
-            for start in range(0, len(entries), 500):  # 500 names fit in a pipe, so neither side can block
-                yield from _answers(process, entries[start : start + 500])
+        with closing(self._objects(sha for _, sha in entries)) as objects:
+            for (name, _), found in zip(entries, objects, strict=True):
+                if found is None:
+                    raise RemoteError(f"The file {name} can't be read from the repository", todo="run git fsck in it")
+                yield name, found.data
 
     def _import(self, commit: Commit, parent: str | None) -> str:
         before = self._leftovers()
@@ -234,70 +218,6 @@ class GitRepository:
     def _leftovers(self) -> set[Path]:
         """What a failed fast-import leaves lying about."""
         return {*self._path.glob("objects/pack/tmp_pack_*"), *self._path.glob("fast_import_crash_*")}
-
-    def _command(self, *args: str, anywhere: bool = False) -> list[str]:
-        return ["git", *([] if anywhere else [f"--git-dir={self._path}"]), *args]
-
-    @contextmanager
-    def _start(self, *args: str, errors: IO[bytes] | int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
-        pipe = subprocess.PIPE
-        try:
-            process = subprocess.Popen(
-                self._command(*args), stdin=pipe, stdout=pipe, stderr=errors, env=self._settings()
-            )
-        except FileNotFoundError:
-            raise _no_git() from None
-        try:
-            yield process
-        finally:
-            process.kill()
-            for end in (process.stdin, process.stdout):
-                with suppress(OSError):  # closing writes what is left, to a process that may be gone
-                    end.close() if end else None
-            process.wait()
-
-    def _run(self, *args: str, anywhere: bool = False) -> subprocess.CompletedProcess[bytes]:
-        command = self._command(*args, anywhere=anywhere)
-        try:
-            options: dict[str, Any] = {"env": self._settings(), "timeout": self._timeout, "capture_output": True}
-            return subprocess.run(command, stdin=subprocess.DEVNULL, check=False, **options)
-        except FileNotFoundError:
-            raise _no_git() from None
-        except subprocess.TimeoutExpired:
-            raise self._error(f"timed out after {self._timeout:.0f} s in git {args[0]}".encode()) from None
-
-    def _git(self, *args: str, anywhere: bool = False) -> bytes:
-        done = self._run(*args, anywhere=anywhere)
-        if done.returncode:
-            raise self._error(done.stderr)
-        return done.stdout
-
-    def _settings(self) -> dict[str, str]:
-        """git's environment: nothing of the user's own git settings, no question asked, every write synced."""
-        config = {"core.hooksPath": os.devnull, "core.fsync": "committed", "core.quotePath": "false"}
-        if self._login:  # in the environment and not in the arguments, which every user of the machine can list
-            config |= {f"http.{self._url}.extraHeader": self._login, "http.followRedirects": "false"}
-        env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _KEEP_GIT}
-        env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        env |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
-        env |= {"LC_ALL": "C", "GIT_CONFIG_COUNT": str(len(config))}
-        env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes")
-        for number, (key, value) in enumerate(config.items()):
-            env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-        return env
-
-    def _error(self, stderr: bytes) -> RemoteError:
-        said = stderr.decode("utf-8", "replace").replace(self._login or "\0", "***").strip()
-        last = next((line for line in reversed(said.splitlines()) if line.strip()), "git gave no reason")
-        what, where = f"git says: {last.strip()}", self.address
-        if _FULL.search(said):
-            return RemoteError("The disk is full", where=where, kept=KEPT, todo="free some space, then run again")
-        if _DENIED.search(said):
-            return RemoteError(what, where=where, kept=KEPT, todo="give a user name and password or key that may write")
-        if _LATER.search(said):
-            todo = "wait and run again; a .lock file that stays while no git runs can be removed"
-            return RemoteUnavailable(what, where=where, kept=KEPT, todo=todo)
-        return RemoteError(what, where=where, kept=KEPT, todo="see that the repository is whole and may be written")
 
 
 def _stream(commit: Commit, parent: str | None, author: tuple[str, str]) -> Iterator[bytes]:
@@ -333,31 +253,3 @@ def _imported(process: subprocess.Popen[bytes], stream: Iterator[bytes], timeout
 
 def _quoted(path: bytes) -> bytes:
     return b'"' + path.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"'
-
-
-def _answers(process: subprocess.Popen[bytes], entries: Iterable[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    assert process.stdin and process.stdout
-    wanted = list(entries)
-    process.stdin.write("".join(f"{sha}\n" for _, sha in wanted).encode())
-    process.stdin.flush()
-    for name, _ in wanted:
-        header = process.stdout.readline().split()
-        if len(header) != 3:
-            raise RemoteError(f"The file {name} can't be read from the repository", todo="run git fsck in it")
-        data = process.stdout.read(int(header[2]))
-        process.stdout.read(1)
-        yield name, data
-
-
-def _without_login(address: str) -> tuple[str, str]:
-    """The address without user name and password, and the HTTP header that carries them."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
-        return address, ""
-    login, _, host = parts.netloc.rpartition("@")
-    header = "Authorization: Basic " + base64.b64encode(unquote(login).encode()).decode()
-    return urlunsplit((parts.scheme, host, parts.path, parts.query, "")), header
-
-
-def _no_git() -> ConfigError:
-    return ConfigError("The git program was not found", kept="nothing was started", todo="install git, then run again")
