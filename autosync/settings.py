@@ -157,21 +157,31 @@ class Settings(Struct, frozen=True):
         return [known[name] for name in names] if names else list(self.source)
 
 
+def check_collection(name: str, where: str = "") -> None:
+    """Raise ConfigError when a collection can't have this name."""
+    _check_name(name, where)
+    if name.lower() in RESERVED or name.lower().startswith("sqlite_"):
+        raise ConfigError(
+            f"the collection name {name!r} is one of AutoSync's own tables",
+            where=where,
+            todo='give the source another `collection = "..."`',
+        )
+
+
+def _check_name(name: str, where: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"the name {name!r} can't be used",
+            where=where,
+            todo="use 1 to 63 letters, digits, - and _, beginning with a letter",
+        )
+
+
 def _check(settings: Settings, where: str) -> None:
     seen: dict[str, str] = {}
     for source in settings.source:
-        if not _NAME.fullmatch(source.name) or not _NAME.fullmatch(source.into):
-            raise ConfigError(
-                f"the name {source.name!r} can't be used",
-                where=where,
-                todo="use 1 to 63 letters, digits, - and _, beginning with a letter",
-            )
-        if source.into.lower() in RESERVED or source.into.lower().startswith("sqlite_"):
-            raise ConfigError(
-                f"the collection name {source.into!r} is one of AutoSync's own tables",
-                where=where,
-                todo='give the source another `collection = "..."`',
-            )
+        _check_name(source.name, where)
+        check_collection(source.into, where)
         for kind, name in (("source", source.name), ("collection", source.into)):
             if seen.setdefault(f"{kind} {name.lower()}", source.name) != source.name or (
                 kind == "source" and sum(other.name.lower() == name.lower() for other in settings.source) > 1
