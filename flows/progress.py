@@ -62,6 +62,8 @@ class _Artifact:
         self._label, self._total, self._id = label, total, None
 
     def update(self, done: int) -> None:
+        if "prefect" not in sys.modules:  # a command without a run: importing Prefect would cost seconds
+            return
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
         from prefect.context import FlowRunContext, TaskRunContext
 
