@@ -1,10 +1,11 @@
-"""Row checks: `[source.expect]` compiled into one function that names every failure."""
+"""Row checks: `[source.expect]` compiled into tests of the values at its pointers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -12,8 +13,7 @@ import msgspec
 from autosync.records import Document, Pointer, number
 from autosync.settings import Expect
 
-Check = Callable[[Document], str | None]
-RowChecks = Callable[[Document], list[str]]
+Test = Callable[[Any], str | None]
 
 _ABSENT = object()
 
@@ -54,28 +54,23 @@ def _show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _required(text: str) -> Check:
-    pointer = Pointer(text)
-    return lambda doc: None if pointer.get(doc) not in (None, "") else f"{text} is required"
+def _required(text: str) -> Test:
+    return lambda value: f"{text} is required" if value in (None, "", _ABSENT) else None
 
 
-def _typed(text: str, types: list[str]) -> Check:
-    pointer, tests = Pointer(text), [_TYPES[name] for name in types]
+def _typed(text: str, types: list[str]) -> Test:
+    tests = [_TYPES[name] for name in types]
 
-    def check(doc: Document) -> str | None:
-        value = pointer.get(doc, _ABSENT)
-        if value is _ABSENT or any(test(value) for test in tests):
+    def test(value: Any) -> str | None:
+        if value is _ABSENT or any(is_type(value) for is_type in tests):
             return None
         return f"{text} must be {' or '.join(types)}, is {_show(value)}"
 
-    return check
+    return test
 
 
-def _ranged(text: str, low: float | None, high: float | None) -> Check:
-    pointer = Pointer(text)
-
-    def check(doc: Document) -> str | None:
-        value = pointer.get(doc)
+def _ranged(text: str, low: float | None, high: float | None) -> Test:
+    def test(value: Any) -> str | None:
         if not _TYPES["number"](value):
             return None
         plain = number(value)
@@ -84,26 +79,22 @@ def _ranged(text: str, low: float | None, high: float | None) -> Check:
             return f"{text} must lie in [{bounds}], is {_show(value)}"
         return None
 
-    return check
+    return test
 
 
-def _matching(text: str, pattern: str) -> Check:
-    pointer, search = Pointer(text), re.compile(pattern).search
+def _matching(text: str, pattern: str) -> Test:
+    search = re.compile(pattern).search
 
-    def check(doc: Document) -> str | None:
-        value = pointer.get(doc)
+    def test(value: Any) -> str | None:
         if isinstance(value, str) and not search(value):
             return f"{text} must match {pattern}, is {_show(value)}"
         return None
 
-    return check
+    return test
 
 
-def _one_of(text: str, allowed: list[Any]) -> Check:
-    pointer = Pointer(text)
-
-    def check(doc: Document) -> str | None:
-        value = pointer.get(doc, _ABSENT)
+def _one_of(text: str, allowed: list[Any]) -> Test:
+    def test(value: Any) -> str | None:
         plain = number(value)
         if value is _ABSENT or any(
             plain == one and isinstance(plain, bool) == isinstance(one, bool) for one in allowed
@@ -111,23 +102,57 @@ def _one_of(text: str, allowed: list[Any]) -> Check:
             return None
         return f"{text} must be one of {_show(allowed)}, is {_show(value)}"
 
-    return check
+    return test
+
+
+class RowChecks:
+    """The checks of one source.
+
+    Args:
+        tests: Pointer text and test; a test takes what stands there and says what is wrong with it, or None.
+    """
+
+    def __init__(self, tests: list[tuple[str, Test]]) -> None:
+        self._tests = [(Pointer(text), test) for text, test in tests]
+
+    def problems(self, doc: Document) -> list[str]:
+        """What is wrong with a record."""
+        found = [test(pointer.get(doc, _ABSENT)) for pointer, test in self._tests]
+        return [problem for problem in found if problem is not None]
+
+    def all_pass(self, docs: Sequence[Document]) -> bool:
+        """Whether all of many records pass, looking at each different scalar of a column once."""
+        columns: dict[Pointer, Iterable[Any]] = {}
+        for pointer, test in self._tests:
+            if pointer not in columns:
+                columns[pointer] = _distinct(pointer.column(docs, _ABSENT))
+            if any(test(value) is not None for value in columns[pointer]):
+                return False
+        return True
+
+
+def _distinct(column: list[Any]) -> Iterable[Any]:
+    """The different values of a column, if they can be told apart as JSON does (1, 1.0 and true are three)."""
+    kinds = set(map(type, column))
+    if kinds <= {str, int, NoneType, object} or kinds <= {bool, str, NoneType, object}:
+        return set(column)
+    return column
 
 
 def compile_checks(expect: Expect) -> RowChecks | None:
-    """A function from a parsed record to the list of what is wrong with it; None when nothing is to be checked.
+    """The checks that `[source.expect]` asks for; None when nothing is to be checked.
 
     `required` means present and neither null nor empty; the other checks pass on absent fields, so
     that "optional, but if there then ..." can be said. Uniqueness needs the other rows and is not part of it.
     """
-    checks: list[Check] = [_required(text) for text in expect.required]
-    checks += [_typed(text, [kind] if isinstance(kind, str) else list(kind)) for text, kind in expect.types.items()]
-    checks += [_ranged(text, low, high) for text, (low, high) in expect.ranges.items()]
-    checks += [_matching(text, pattern) for text, pattern in expect.patterns.items()]
-    checks += [_one_of(text, allowed) for text, allowed in expect.allowed.items()]
-    if not checks:
-        return None
-    return lambda doc: [problem for check in checks if (problem := check(doc)) is not None]
+    tests: list[tuple[str, Test]] = [(text, _required(text)) for text in expect.required]
+    tests += [
+        (text, _typed(text, [kind] if isinstance(kind, str) else list(kind))) for text, kind in expect.types.items()
+    ]
+    tests += [(text, _ranged(text, low, high)) for text, (low, high) in expect.ranges.items()]
+    tests += [(text, _matching(text, pattern)) for text, pattern in expect.patterns.items()]
+    tests += [(text, _one_of(text, allowed)) for text, allowed in expect.allowed.items()]
+    return RowChecks(tests) if tests else None
 
 
 def unique_value(pointer: Pointer, doc: Document) -> str | None:

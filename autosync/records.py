@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 CANONICAL_VERSION = 1
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -23,6 +26,8 @@ MAX_ID_LENGTH = 1000
 SPACE = b" \t\r\n"
 
 Document = dict[str, Any]
+
+_MISSING = object()
 
 
 class BadRecord(Exception):
@@ -42,8 +47,9 @@ class Record(NamedTuple):
 
 
 # A number with a fraction or exponent is kept as its text, which encodes as it was written.
-_decode = msgspec.json.Decoder(float_hook=msgspec.Raw).decode
-_encode = msgspec.json.Encoder(order="sorted").encode
+_decoder = msgspec.json.Decoder(float_hook=msgspec.Raw)
+_encoder = msgspec.json.Encoder(order="sorted")
+_decode, _encode = _decoder.decode, _encoder.encode
 
 
 def number(value: Any) -> Any:
@@ -132,6 +138,62 @@ def parse(raw: bytes) -> tuple[Document, bytes]:
     return value, doc
 
 
+def parse_many(rows: Sequence[bytes]) -> tuple[list[Document], bytes] | None:
+    """Parse many records in one go.
+
+    Returns:
+        The parsed documents and their canonical forms, one a line; None when any row needs a closer look,
+        which `parse` takes: it is broken, very large, deeply nested, or looks as if a name stood twice in it.
+    """
+    text = (b"" if rows[0].endswith(b"\n") else b"\n").join(rows)
+    sizes = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    if len(text) > MAX_RECORD_BYTES or not _self_contained(rows, text, sizes):
+        return None
+    try:
+        values: list[Document] = _decoder.decode_lines(text)
+        docs = _encoder.encode_lines(values)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
+        return None
+    if len(values) != len(rows) or _shortened(text, docs) or (sizes.max() > 2 * MAX_DEPTH and _deep(rows)):
+        return None
+    return values, docs
+
+
+def _self_contained(rows: Sequence[bytes], text: bytes, sizes: npt.NDArray[np.int64]) -> bool:
+    """Whether each row begins with { and ends with }, line end aside.
+
+    Such rows can't continue each other's values, so that as many values as rows are one each.
+    """
+    if not sizes.min():
+        return False
+    codes = np.frombuffer(text, dtype=np.uint8)
+    starts = np.arange(len(rows)) * (not rows[0].endswith(b"\n")) + np.cumsum(sizes) - sizes
+    last = starts + sizes - 1
+    for code in b"\n\r":
+        last -= codes[last] == code
+    return bool((codes[starts] == ord("{")).all() and (codes[last] == ord("}")).all())
+
+
+def _shortened(text: bytes, docs: bytes) -> bool:
+    """Whether encoding may have dropped a repeated name, or the sign of -0.
+
+    White space aside, encoding can only shorten: by these, or by writing an escaped character plainly. Then quotes and
+    minuses tell: a name takes quotes with it, and nothing adds a quote or a minus but the escapes \\u0022 and \\u002d.
+    """
+    raw, encoded = np.frombuffer(text, dtype=np.uint8), np.frombuffer(docs, dtype=np.uint8)
+    if np.count_nonzero(raw > ord(" ")) == np.count_nonzero(encoded > ord(" ")):
+        return False
+    return b"\\u002" in text or _quotes_and_minuses(raw) != _quotes_and_minuses(encoded)
+
+
+def _quotes_and_minuses(codes: npt.NDArray[np.uint8]) -> int:
+    return int(np.count_nonzero((codes == ord('"')) | (codes == ord("-"))))
+
+
+def _deep(rows: Sequence[bytes]) -> bool:
+    return any(len(row) > 2 * MAX_DEPTH and row.count(b"[") + row.count(b"{") > MAX_DEPTH for row in rows)
+
+
 def _check_depth(value: Any) -> None:
     layer, depth = [value], 0
     while layer := [
@@ -168,18 +230,13 @@ def canonical(value: Any) -> bytes:
     return _encode(value)
 
 
-def digest(doc: bytes) -> bytes:
-    """The 128-bit BLAKE2b hash of canonical bytes (16 bytes)."""
-    return blake2b(doc, digest_size=16).digest()
-
-
 @dataclass(frozen=True)
 class Pointer:
     """A JSON Pointer (RFC 6901); a plain name `a` is read as `/a`."""
 
     text: str
 
-    @property
+    @cached_property
     def tokens(self) -> tuple[str, ...]:
         """The unescaped reference tokens."""
         if not self.text:
@@ -190,16 +247,30 @@ class Pointer:
     def get(self, value: Any, default: Any = None) -> Any:
         """What the pointer names in a parsed value, or `default`."""
         for token in self.tokens:
-            if isinstance(value, dict) and token in value:
-                value = value[token]
-            elif isinstance(value, list) and token.isdecimal() and int(token) < len(value):
-                value = value[int(token)]
-            else:
+            value = value.get(token, _MISSING) if isinstance(value, dict) else _item(value, token, _MISSING)
+            if value is _MISSING:
                 return default
         return value
 
+    def column(self, values: Sequence[Any], default: Any = None) -> list[Any]:
+        """What the pointer names in each of many parsed values, or `default`."""
+        column = values
+        for token in self.tokens:
+            column = items(column, token, default)
+        return list(column)
 
-_MISSING = object()
+
+def items(values: Sequence[Any], token: str, default: Any = None) -> list[Any]:
+    """What a name or an index names in each of many parsed values, or `default`."""
+    try:
+        return list(map(itemgetter(token), values))
+    except (KeyError, TypeError):  # not all are objects that have it
+        return [value.get(token, default) if type(value) is dict else _item(value, token, default) for value in values]
+
+
+def _item(value: Any, token: str, default: Any) -> Any:
+    inside = isinstance(value, list) and token.isdecimal() and int(token) < len(value)
+    return value[int(token)] if inside else default
 
 
 def _part(value: Any, pointer: str) -> str:
@@ -226,9 +297,6 @@ def key_reader(pointers: Sequence[str]) -> Callable[[Document], str]:
         BadRecord: The key is missing, empty, not printable, or neither string nor integer.
     """
     paths = [(Pointer(text), text) for text in pointers]
-    if len(paths) == 1 and len(paths[0][0].tokens) == 1:
-        name, text = paths[0][0].tokens[0], paths[0][1]
-        return lambda doc: _part(doc.get(name, _MISSING), text)
 
     def read(doc: Document) -> str:
         parts = [_part(pointer.get(doc, _MISSING), text) for pointer, text in paths]
@@ -237,3 +305,20 @@ def key_reader(pointers: Sequence[str]) -> Callable[[Document], str]:
         return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
 
     return read
+
+
+def keys_reader(pointers: Sequence[str]) -> Callable[[Sequence[Document]], list[str]]:
+    """A function that reads the ids of many records at once; it raises BadRecord as that of `key_reader` does."""
+    read = key_reader(pointers)
+    pointer = Pointer(pointers[0])
+
+    def read_all(docs: Sequence[Document]) -> list[str]:
+        if len(pointers) == 1:
+            column = pointer.column(docs, _MISSING)
+            if set(map(type, column)) == {str} and "".join(column).isprintable():
+                lengths = list(map(len, column))
+                if min(lengths) > 0 and max(lengths) <= MAX_ID_LENGTH:
+                    return column
+        return [read(doc) for doc in docs]
+
+    return read_all

@@ -7,8 +7,6 @@ same transaction, under a version that changes with the source's rules (see `rul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 
 import msgspec
@@ -50,46 +48,69 @@ def merge(parts: Sequence[Entries]) -> Entries:
     return entries[np.concatenate([[True], ~same])] if same.any() else entries
 
 
-@dataclass(frozen=True)
 class Seen:
-    """Sorted entries (hash -> rec) of one source, and the seed that keys the hash."""
+    """What one source showed: hash -> rec, in the order of the hashes.
 
-    entries: Entries
-    seed: int
+    Args:
+        parts: Sorted entries of consecutive ranges of hashes, as stored.
+        seed: Keys the hash.
 
-    @cached_property
-    def _halves(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """The hashes' halves, each in one piece of memory: searching strided fields would copy them each time."""
-        return np.ascontiguousarray(self.entries["hi"]), np.ascontiguousarray(self.entries["lo"])
+    Attributes:
+        rec: The records' numbers; shape (rows seen,).
+    """
+
+    def __init__(self, parts: Sequence[bytes], seed: int) -> None:
+        self.seed = seed
+        size = sum(map(len, parts)) // ENTRY.itemsize
+        # Halves of the hashes apart: searching fields of entries would copy them each time.
+        self._hi, self._lo = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
+        self.rec: Recs = np.empty(size, dtype=np.int64)
+        first = 0
+        for part in parts:
+            entries = np.frombuffer(part, dtype=ENTRY)
+            taken = slice(first, first + len(entries))
+            self._hi[taken], self._lo[taken], self.rec[taken] = entries["hi"], entries["lo"], entries["rec"]
+            first += len(entries)
+
+    def __len__(self) -> int:
+        return len(self.rec)
 
     def find(self, wanted: Entries) -> npt.NDArray[np.int64]:
         """The position of each wanted hash among the entries, -1 where it is absent; shape (len(wanted),)."""
         places = np.full(len(wanted), -1, dtype=np.int64)
-        if not len(self.entries):
+        if not len(self):
             return places
-        hi, lo = self._halves
         wanted_hi, wanted_lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
         order, at = np.argsort(wanted_hi), np.empty(len(wanted), dtype=np.int64)
-        at[order] = np.searchsorted(hi, wanted_hi[order])  # in order, so that memory is read once
+        at[order] = np.searchsorted(self._hi, wanted_hi[order])  # in order, so that memory is read once
         open_rows = np.arange(len(wanted))
         while len(open_rows):
-            inside = at[open_rows] < len(hi)
+            inside = at[open_rows] < len(self)
             open_rows = open_rows[inside]
-            same_hi = hi[at[open_rows]] == wanted_hi[open_rows]
+            same_hi = self._hi[at[open_rows]] == wanted_hi[open_rows]
             open_rows = open_rows[same_hi]
-            equal = lo[at[open_rows]] == wanted_lo[open_rows]
+            equal = self._lo[at[open_rows]] == wanted_lo[open_rows]
             places[open_rows[equal]] = at[open_rows[equal]]
             open_rows = open_rows[~equal]
             at[open_rows] += 1
         return places
 
+    def entries(self, places: npt.NDArray[np.int64]) -> Entries:
+        """The entries at positions."""
+        taken = np.empty(len(places), dtype=ENTRY)
+        taken["hi"], taken["lo"], taken["rec"] = self._hi[places], self._lo[places], self.rec[places]
+        return taken
 
-def buckets(entries: Entries) -> list[bytes]:
-    """Sorted entries cut by the top byte of their hash, as stored: a small change rewrites little."""
-    bounds = np.searchsorted(entries["hi"], np.arange(1, BUCKETS, dtype=np.uint64) << np.uint64(56))
-    return [part.tobytes() for part in np.split(entries, bounds)]
+
+def in_buckets(entries: Entries) -> list[Entries]:
+    """Sorted entries cut by the top byte of their hash, as they are stored: a small change rewrites little."""
+    tops = np.arange(1, BUCKETS, dtype=np.uint64) << np.uint64(56)
+    return np.split(entries, np.searchsorted(entries["hi"], tops))
 
 
-def join(parts: Sequence[bytes]) -> Entries:
-    """Entries from stored buckets in order."""
-    return np.frombuffer(b"".join(parts), dtype=ENTRY)
+def update_bucket(data: bytes, lost: Entries, fresh: Entries) -> bytes:
+    """A stored bucket without entries that are lost and with fresh ones; both sorted, and of this bucket."""
+    keep = np.ones(len(data) // ENTRY.itemsize, dtype=bool)
+    places = Seen([data], 0).find(lost)
+    keep[places[places >= 0]] = False
+    return merge([np.frombuffer(data, dtype=ENTRY)[keep], fresh]).tobytes()

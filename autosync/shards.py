@@ -13,6 +13,8 @@ from hashlib import blake2b, sha256
 from typing import NamedTuple
 from urllib.parse import quote
 
+import numpy as np
+import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 LAYOUT_VERSION = 1
@@ -38,6 +40,12 @@ def level(key: str) -> int:
     """Trailing zero bits of the key's 64-bit XXH3 (0 to 64): 2^-n of all keys have level >= n."""
     value = xxh3_64_intdigest(key.encode())
     return (value & -value).bit_length() - 1 if value else 64
+
+
+def levels(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int8]:
+    """The levels of many keys, given their 64-bit XXH3."""
+    lowest = hashes & (~hashes + np.uint64(1))
+    return np.where(hashes == 0, 64, np.frexp(lowest.astype(np.float64))[1] - 1).astype(np.int8)
 
 
 class Layout(NamedTuple):

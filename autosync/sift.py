@@ -6,20 +6,27 @@ parsed, keyed, checked and compared with the stored hash of the record with thei
 
 from __future__ import annotations
 
+import gc
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from itertools import compress
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from autosync.checks import compile_checks, unique_value
 from autosync.errors import SourceError
-from autosync.records import BadRecord, Document, NotUtf8, Pointer, key_reader, parse
+from autosync.fields import Fields
+from autosync.records import BadRecord, Document, NotUtf8, Pointer, key_reader, keys_reader, parse, parse_many
 from autosync.seen import ENTRY, Entries, Recs, Seen, raw_digests
 from autosync.settings import Source
+from autosync.shards import levels
+
+PARSED_AT_ONCE = 2048
 
 Lookup = Callable[[Sequence[str]], Mapping[str, tuple[int, bytes | None]]]
 
@@ -41,9 +48,18 @@ class Refusal(NamedTuple):
 
 
 class Writer(Protocol):
-    """Takes the rows that will be written, in order, as lines `id TAB canonical LF`."""
+    """Takes the rows that will be written, in order: their ids and their canonical forms, both with one a line."""
 
-    def write(self, lines: list[bytes]) -> None: ...
+    def write(self, ids: bytes, docs: bytes) -> None: ...
+
+
+class Parsed(NamedTuple):
+    """Rows of a block that were parsed and passed their checks: positions in it, ids, documents, canonical forms."""
+
+    places: npt.NDArray[np.int64]
+    ids: list[str]
+    values: list[Document]
+    docs: bytes
 
 
 @dataclass
@@ -54,19 +70,21 @@ class Staged:
         recs: The record's number, 0 for a new id; shape (staged,).
         levels: The keys' shard levels; shape (staged,), int8.
         born: Whether the record is new or comes back after a delete; shape (staged,), bool.
-        hashes: 16 bytes a row, joined.
         entries: Raw hash of each staged row (rec not yet filled in); shape (staged,).
-        known: Entries that stay as they are: unchanged rows; shape (unchanged,).
+        same: Entries of rows that only look different from what is stored; shape (same,).
+        lost: Entries of rows that the source no longer shows; shape (lost,).
+        unchanged: How many rows were seen before or only look different.
         deletes: Records that the snapshot no longer has.
         skip: Positions among the staged rows that must not be written (refused late).
     """
 
     recs: Recs
-    levels: np.ndarray[tuple[int], np.dtype[np.int8]]
-    born: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    hashes: bytes
+    levels: npt.NDArray[np.int8]
+    born: npt.NDArray[np.bool_]
     entries: Entries
-    known: Entries
+    same: Entries
+    lost: Entries
+    unchanged: int
     deletes: Recs
     skip: frozenset[int] = frozenset()
     fields: list[tuple[str, ...]] = field(default_factory=list)
@@ -90,25 +108,24 @@ class Sifter:
     Args:
         source: Key, mode and checks.
         seen: What the source showed last time.
-        lookup: Given ids, their (rec, stored hash); the hash is None for a deleted record.
+        lookup: Given ids, their (rec, stored canonical form); the form is None for a deleted record.
         writer: Receives each row that will be written.
     """
 
     def __init__(self, source: Source, seen: Seen, lookup: Lookup, writer: Writer) -> None:
         self.source, self.seen, self.lookup, self.writer = source, seen, lookup, writer
-        self.key = key_reader(source.keys)
+        self.key, self.keys = key_reader(source.keys), keys_reader(source.keys)
         self.checks = compile_checks(source.expect)
         self.uniques = [(text, Pointer(text)) for text in source.expect.unique]
-        self.hit = np.zeros(len(seen.entries), dtype=bool)
+        self.hit = np.zeros(len(seen), dtype=bool)
         self.refused: list[Refusal] = []
-        self.recs, self.levels, self.born, self.hashes = array("q"), array("b"), bytearray(), bytearray()
+        self.recs, self.born = array("q"), bytearray()
         self.key_hashes = array("Q")
         self.entries: list[Entries] = []
         self.same: list[Entries] = []
-        self.places: list[tuple[int, Callable[[int], str], array[int]]] = []
+        self.places: list[tuple[int, Callable[[int], str], npt.NDArray[np.int64]]] = []
         self.values: dict[str, dict[int, str]] = {text: {} for text, _ in self.uniques}
-        self.fields: dict[tuple[str, ...], None] = {}
-        self.shapes: set[tuple[str, ...]] = set()
+        self.fields = Fields()
         self.rows = self.hits = self.repeated = 0
 
     def block(self, block: Block) -> None:
@@ -117,24 +134,39 @@ class Sifter:
         Raises:
             SourceError: The input's encoding is wrong, so that nothing of it can be trusted.
         """
-        wanted = raw_digests(block.rows, self.seen.seed)
+        with _collector_paused():
+            self._sift(block, raw_digests(block.rows, self.seen.seed))
+
+    def _sift(self, block: Block, wanted: Entries) -> None:
         places = self.seen.find(wanted)
         found = places[places >= 0]
         self.hit[found] = True
         self.rows += len(found)
         self.hits += len(found)
         if len(found) < len(block.rows):
-            self._parse(block, np.flatnonzero(places < 0).tolist(), wanted)
+            misses = np.flatnonzero(places < 0)
+            for first in range(0, len(misses), PARSED_AT_ONCE):
+                self._stage(block.where, self._parse(block, misses[first : first + PARSED_AT_ONCE]), wanted)
 
-    def _parse(self, block: Block, misses: list[int], wanted: Entries) -> None:
-        key, checks, rows = self.key, self.checks, block.rows
+    def _parse(self, block: Block, misses: npt.NDArray[np.int64]) -> Parsed:
+        rows = [block.rows[n] for n in misses.tolist()]
+        try:
+            if found := parse_many(rows):
+                values, docs = found
+                if self.checks is None or self.checks.all_pass(values):
+                    return Parsed(misses, self.keys(values), values, docs)
+        except BadRecord:
+            pass  # which one is found below
+        return self._parse_each(block, misses)
+
+    def _parse_each(self, block: Block, misses: npt.NDArray[np.int64]) -> Parsed:
         places, ids, values, docs = array("q"), list[str](), list[Document](), list[bytes]()
-        for n in misses:
+        for n in misses.tolist():
             id = None
             try:
-                value, doc = parse(rows[n])
-                id = key(value)
-                if checks is not None and (problems := checks(value)):
+                value, doc = parse(block.rows[n])
+                id = self.key(value)
+                if self.checks is not None and (problems := self.checks.problems(value)):
                     raise BadRecord("; ".join(problems))
             except BadRecord as problem:
                 self._refuse_row(block, n, id, problem)
@@ -142,9 +174,8 @@ class Sifter:
             places.append(n)
             ids.append(id)
             values.append(value)
-            docs.append(doc)
-        self.rows += len(places)
-        self._stage(block.where, places, ids, values, docs, wanted)
+            docs.append(doc + b"\n")
+        return Parsed(np.array(places, dtype=np.int64), ids, values, b"".join(docs))
 
     def _refuse_row(self, block: Block, n: int, id: str | None, problem: BadRecord) -> None:
         raw = block.rows[n]
@@ -159,75 +190,49 @@ class Sifter:
             self.rows += 1
             self.refused.append(Refusal(block.where(n), id, str(problem), raw))
 
-    def _stage(
-        self,
-        where: Callable[[int], str],
-        places: array[int],
-        ids: list[str],
-        values: list[Document],
-        docs: list[bytes],
-        wanted: Entries,
-    ) -> None:
-        """Compare parsed rows with the store's hashes, and stage those that are new or differ."""
-        stored, hashes = self.lookup(ids), [blake2b(doc, digest_size=16).digest() for doc in docs]
-        keep: Sequence[int] = range(len(ids))
-        if stored:
-            found = [stored.get(id, (0, None)) for id in ids]
-            self._note_same(places, [n for n in keep if found[n][1] == hashes[n]], found, wanted)
-            keep = [n for n in keep if found[n][1] != hashes[n]]
-            self.recs.extend([found[n][0] for n in keep])
-            self.born += bytes([found[n][1] is None for n in keep])
+    def _stage(self, where: Callable[[int], str], parsed: Parsed, wanted: Entries) -> None:
+        """Compare parsed rows with what the store has, and stage those that are new or differ."""
+        self.rows += len(parsed.ids)
+        if stored := self.lookup(parsed.ids):
+            found = [stored.get(id, (0, None)) for id in parsed.ids]
+            differs = [old[1] != doc for old, doc in zip(found, parsed.docs.splitlines(), strict=True)]
+            self._note_same(parsed, found, ~np.array(differs), wanted)
+            parsed = _only(parsed, differs)
+            found = list(compress(found, differs))
+            self.recs.extend([rec for rec, _ in found])
+            self.born += bytes([doc is None for _, doc in found])
         else:
-            self.recs.frombytes(bytes(8 * len(ids)))
-            self.born += b"\x01" * len(ids)
-        self._note_uniques(keep, values)
-        keys = [ids[n].encode() for n in keep]
-        self.writer.write([b"%b\t%b\n" % (id, docs[n]) for id, n in zip(keys, keep, strict=True)])
-        key_hashes = [xxh3_64_intdigest(id) for id in keys]
-        self.key_hashes.extend(key_hashes)
-        self.levels.extend([(value & -value).bit_length() - 1 if value else 64 for value in key_hashes])
-        self.hashes += b"".join([hashes[n] for n in keep])
-        kept = array("q", [places[n] for n in keep])
-        self.entries.append(wanted[np.frombuffer(kept, dtype=np.int64)] if kept else wanted[:0])
-        self.places.append((len(kept), where, kept))
-        self._note_fields([values[n] for n in keep])
+            self.recs.frombytes(bytes(8 * len(parsed.ids)))
+            self.born += b"\x01" * len(parsed.ids)
+        self._note_uniques(parsed.values)
+        keys = "\n".join([*parsed.ids, ""]).encode()
+        self.key_hashes.extend([xxh3_64_intdigest(id) for id in keys.splitlines()])
+        self.writer.write(keys, parsed.docs)
+        self.entries.append(wanted[parsed.places])
+        self.places.append((len(parsed.ids), where, parsed.places))
+        self.fields.note(parsed.values, parsed.docs)
 
     def _note_same(
-        self, places: array[int], same: list[int], found: list[tuple[int, bytes | None]], wanted: Entries
+        self, parsed: Parsed, found: list[tuple[int, bytes | None]], same: npt.NDArray[np.bool_], wanted: Entries
     ) -> None:
         """Rows that only look different: their raw hash is remembered, nothing is written."""
-        if same:
-            rows = wanted[np.array([places[n] for n in same])]
-            rows["rec"] = [found[n][0] for n in same]
+        if same.any():
+            rows = wanted[parsed.places[same]]
+            rows["rec"] = [rec for rec, _ in compress(found, same)]
             self.same.append(rows)
 
-    def _note_uniques(self, keep: Sequence[int], values: list[Document]) -> None:
-        first = len(self.levels)
+    def _note_uniques(self, values: list[Document]) -> None:
+        first = len(self.key_hashes)
         for text, pointer in self.uniques:
-            for position, n in enumerate(keep, first):
-                if (unique := unique_value(pointer, values[n])) is not None:
+            for position, value in enumerate(values, first):
+                if (unique := unique_value(pointer, value)) is not None:
                     self.values[text][position] = unique
-
-    def _note_fields(self, values: list[Document]) -> None:
-        """Note the fields of documents whose names, or whose nested objects' names, were not seen before."""
-        for value in values:
-            shape = tuple(value)
-            for item in value.values():
-                if type(item) is dict:
-                    shape += tuple(item)
-            if shape not in self.shapes:
-                self.shapes.add(shape)
-                for name, item in value.items():
-                    if isinstance(item, dict) and item:
-                        self.fields.update(dict.fromkeys((name, inner) for inner in item))
-                    else:
-                        self.fields.setdefault((name,))
 
     def place(self, position: int) -> str:
         """Where the row at a staged position stands in the input."""
         for count, where, kept in self.places:
             if position < count:
-                return where(kept[position])
+                return where(int(kept[position]))
             position -= count
         raise IndexError(position)
 
@@ -246,46 +251,56 @@ class Sifter:
             records: How many they are.
             holders: Pointer, values -> value -> (rec, id) of the live record that has it.
         """
-        known = np.concatenate([self.seen.entries[self.hit], *self.same])
         self.repeated += self.hits - int(self.hit.sum())
         recs = np.array(self.recs, dtype=np.int64)
-        skip = self._clashing_keys(recs, known["rec"], read)
+        same = _joined(self.same)
+        protected = [rec for rec, doc in self.lookup(self._refused_ids()).values() if doc is not None]
+        shown = self._shown(same, [0, int(recs.max(initial=0)), *protected])
+        skip = self._clashing_keys((recs > 0) & shown[recs], read)
+        shown[protected] = True
+        shown[recs] = True
         unidentified = sum(1 for refusal in self.refused if refusal.id is None)
         deletes = np.zeros(0, dtype=np.int64)
         if self.source.mode == "snapshot" and not unidentified:
-            deletes = self._gone(np.concatenate([known["rec"], recs]), records, live)
+            deletes = self._gone(shown, recs, records, live)
         skip |= self._clashing_values(recs, skip, deletes, holders, read)
+        lost = ~self.hit if self.source.mode == "snapshot" else ~self.hit & shown[self.seen.rec]
         return Staged(
             recs=recs,
-            levels=np.array(self.levels, dtype=np.int8),
+            levels=levels(np.array(self.key_hashes, dtype=np.uint64)),
             born=np.frombuffer(self.born, dtype=np.bool_),
-            hashes=bytes(self.hashes),
-            entries=np.concatenate(self.entries) if self.entries else _no_entries(),
-            known=known,
+            entries=_joined(self.entries),
+            same=same,
+            lost=self.seen.entries(np.flatnonzero(lost)),
+            unchanged=int(self.hit.sum()) + len(same),
             deletes=deletes,
             skip=frozenset(skip),
-            fields=list(self.fields),
+            fields=self.fields.paths,
             refused=self.refused,
             rows=self.rows,
             repeated=self.repeated,
             deletes_withheld=bool(unidentified) and self.source.mode == "snapshot",
         )
 
-    def _gone(self, staying: Recs, records: int, live: Callable[[], Recs]) -> Recs:
+    def _shown(self, same: Entries, others: list[int]) -> npt.NDArray[np.bool_]:
+        """By number, whether a record's row is as it was; long enough to be asked for `others` too."""
+        top = max(int(self.seen.rec.max(initial=0)), int(same["rec"].max(initial=0)), *others)
+        shown = np.zeros(top + 1, dtype=bool)
+        shown[self.seen.rec[self.hit]] = True
+        shown[same["rec"]] = True
+        return shown
+
+    def _gone(self, shown: npt.NDArray[np.bool_], recs: Recs, records: int, live: Callable[[], Recs]) -> Recs:
         """Live records that the snapshot has no row for. Those of rows that were seen last time and not now are
         found among the seen entries; only when they don't account for all records, every record is looked at.
         """
-        protected = [rec for rec, hashed in self.lookup(self._refused_ids()).values() if hashed is not None]
-        seen = self.seen.entries["rec"]
-        stays = np.zeros(max(int(part.max(initial=0)) for part in (staying, seen, np.array([0, *protected]))) + 1, bool)
-        stays[staying[staying > 0]] = True
-        stays[protected] = True
-        recs = np.array(self.recs, dtype=np.int64)
+        shown[0] = False
         back = np.unique(recs[np.frombuffer(self.born, dtype=np.bool_) & (recs > 0)])
-        gone = np.unique(seen[~self.hit & ~stays[seen]])  # a record that stood there in two spellings has two entries
-        if int(stays.sum()) - len(back) + len(gone) == records:
+        seen = self.seen.rec
+        gone = np.unique(seen[~self.hit & ~shown[seen]])  # a record that stood there in two spellings has two entries
+        if int(shown.sum()) - len(back) + len(gone) == records:
             return gone
-        return np.setdiff1d(live(), np.flatnonzero(stays))
+        return np.setdiff1d(live(), np.flatnonzero(shown))
 
     def _refused_ids(self) -> list[str]:
         return [refusal.id for refusal in self.refused if refusal.id is not None]
@@ -300,15 +315,18 @@ class Sifter:
         return set(positions)
 
     def _clashing_keys(
-        self, recs: Recs, known: Recs, read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]]
+        self, taken: npt.NDArray[np.bool_], read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]]
     ) -> set[int]:
-        """Equal rows with one key count once; different rows with one key are all refused."""
+        """Equal rows with one key count once; different rows with one key are all refused.
+
+        Args:
+            taken: Whether a row's record has another row that is as it was; shape (staged,).
+        """
         hashes = np.array(self.key_hashes, dtype=np.uint64)
+        ordered = np.sort(hashes)
         refused_hashes = [xxh3_64_intdigest(id.encode()) for id in self._refused_ids()]
-        _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-        suspects = counts[inverse] > 1
-        suspects |= np.isin(hashes, np.array(refused_hashes, dtype=np.uint64))
-        taken = (recs > 0) & np.isin(recs, known)
+        several = np.concatenate([ordered[1:][ordered[1:] == ordered[:-1]], np.array(refused_hashes, dtype=np.uint64)])
+        suspects = np.isin(hashes, several) if len(several) else np.zeros(len(hashes), dtype=bool)
         positions = np.flatnonzero(suspects | taken).tolist()
         if not positions:
             return set()
@@ -371,5 +389,29 @@ class Sifter:
         return clashes
 
 
-def _no_entries() -> Entries:
-    return np.zeros(0, dtype=ENTRY)
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Parsed documents hold no cycles: looking for some after every few hundred costs a quarter of the time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def _joined(parts: list[Entries]) -> Entries:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=ENTRY)
+
+
+def _only(parsed: Parsed, keep: list[bool]) -> Parsed:
+    if all(keep):
+        return parsed
+    docs = b"".join(compress(parsed.docs.splitlines(keepends=True), keep))
+    return Parsed(
+        parsed.places[np.array(keep, dtype=bool)],
+        list(compress(parsed.ids, keep)),
+        list(compress(parsed.values, keep)),
+        docs,
+    )

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,9 @@ from autosync.policy import Counts
 from autosync.seen import ENTRY
 from autosync.sift import Refusal, Staged
 
-ROWS, ENTRIES, KNOWN, META = "rows", "entries.npy", "known.npy", "meta.json"
+IDS, DOCS, META = "ids", "docs", "meta.json"
+ARRAYS = ("recs", "levels", "born", "entries", "same", "lost", "deletes")
+READ_BYTES = 4 << 20
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,51 +62,61 @@ class Batch:
     staged: Staged
     folder: Path
 
-    def rows(self) -> Iterator[tuple[str, str]]:
-        """(id, canonical text) of every staged row, in order, refused ones included."""
-        with (self.folder / ROWS).open(encoding="utf-8", newline="\n") as handle:
-            for line in handle:
-                id, _, doc = line.partition("\t")
-                yield id, doc[:-1]
+    def ids(self) -> Iterator[str]:
+        """The id of every staged row, in order, refused ones included."""
+        return chain.from_iterable(_lines(self.folder / IDS))
+
+    def docs(self) -> Iterator[str]:
+        """The canonical text of every staged row, in the same order."""
+        return chain.from_iterable(_lines(self.folder / DOCS))
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    """The lines of a file, in lists of some megabytes."""
+    rest = b""
+    with path.open("rb") as handle:
+        while data := handle.read(READ_BYTES):
+            whole, end, data = data.rpartition(b"\n")
+            if end:
+                yield (rest + whole).decode().split("\n")
+                rest = data
+            else:
+                rest += data
 
 
 class Stage:
-    """The rows of a batch while they are sifted: one line a row, `id TAB canonical text`."""
+    """The rows of a batch while they are sifted: their ids and their canonical forms, one a line in a file each.
+
+    An id has no control characters, canonical JSON no raw newline.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._handle = _create(folder / ROWS)
+        self._ids, self._docs = _create(folder / IDS), _create(folder / DOCS)
 
-    def write(self, lines: list[bytes]) -> None:
-        """Append rows. An id has no control characters, canonical JSON no raw tab or newline."""
+    def write(self, ids: bytes, docs: bytes) -> None:
+        """Append rows."""
         with writing(self.folder):
-            self._handle.writelines(lines)
+            self._ids.write(ids)
+            self._docs.write(docs)
 
     def read(self, positions: Iterable[int]) -> dict[int, tuple[str, bytes]]:
         """Read some rows back by position."""
         with writing(self.folder):
-            self._handle.flush()
-        wanted, found = set(positions), dict[int, tuple[str, bytes]]()
-        with (self.folder / ROWS).open("rb") as handle:
-            for n, line in enumerate(handle):
-                if n in wanted:
-                    id, _, doc = line.partition(b"\t")
-                    found[n] = id.decode(), doc[:-1]
-        return found
+            self._ids.flush()
+            self._docs.flush()
+        wanted = set(positions)
+        return {n: row for n, row in enumerate(read_rows(self.folder)) if n in wanted}
 
     @staticmethod
     def peek(folder: Path, count: int) -> dict[int, tuple[str, bytes]]:
         """The first rows of a closed stage by position."""
-        found: dict[int, tuple[str, bytes]] = {}
-        with (folder / ROWS).open("rb") as handle:
-            for n, line in zip(range(count), handle, strict=False):
-                id, _, doc = line.partition(b"\t")
-                found[n] = id.decode(), doc[:-1]
-        return found
+        return dict(enumerate(islice(read_rows(folder), count)))
 
     def close(self) -> None:
         with writing(self.folder):
-            self._handle.close()
+            self._ids.close()
+            self._docs.close()
 
 
 @contextmanager
@@ -118,6 +131,13 @@ def writing(folder: Path) -> Iterator[None]:
             kept="everything",
             todo="make the folder writable, or make room on the disk",
         ) from None
+
+
+def read_rows(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """(id, canonical form) of every staged row in a batch's folder, in order."""
+    with (folder / IDS).open("rb") as ids, (folder / DOCS).open("rb") as docs:
+        for id, doc in zip(ids, docs, strict=True):
+            yield id[:-1].decode(), doc[:-1]
 
 
 def _create(path: Path) -> BinaryIO:
@@ -136,38 +156,24 @@ def save(folder: Path, ticket: Ticket, staged: Staged) -> None:
     """Write everything but the rows beside them."""
     rest = _Rest(ticket, sorted(staged.skip), staged.refused)
     with writing(folder):
-        np.save(folder / ENTRIES, staged.entries)
-        np.save(folder / KNOWN, staged.known)
-        np.savez(
-            folder / "arrays.npz",
-            recs=staged.recs,
-            levels=staged.levels,
-            born=staged.born,
-            hashes=np.frombuffer(staged.hashes, dtype=np.uint8),
-            deletes=staged.deletes,
-        )
+        for name in ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(staged, name))
         (folder / META).write_bytes(msgspec.json.encode(rest))
 
 
 def load(folder: Path) -> Batch:
     """Read a staged batch."""
     rest = msgspec.json.decode((folder / META).read_bytes(), type=_Rest)
-    with np.load(folder / "arrays.npz") as arrays:
-        staged = Staged(
-            recs=arrays["recs"],
-            levels=arrays["levels"],
-            born=arrays["born"],
-            hashes=arrays["hashes"].tobytes(),
-            entries=np.load(folder / ENTRIES),
-            known=np.load(folder / KNOWN),
-            deletes=arrays["deletes"],
-            skip=frozenset(rest.skip),
-            fields=[tuple(path) for path in rest.ticket.fields],
-            refused=rest.refused,
-            rows=rest.ticket.rows,
-            repeated=rest.ticket.repeated,
-            deletes_withheld=rest.ticket.deletes_withheld,
-        )
+    staged = Staged(
+        **{name: np.load(folder / f"{name}.npy") for name in ARRAYS},
+        unchanged=rest.ticket.counts.unchanged,
+        skip=frozenset(rest.skip),
+        fields=[tuple(path) for path in rest.ticket.fields],
+        refused=rest.refused,
+        rows=rest.ticket.rows,
+        repeated=rest.ticket.repeated,
+        deletes_withheld=rest.ticket.deletes_withheld,
+    )
     if staged.entries.dtype != ENTRY:
         raise StoreError("the staged batch was written by another version", where=str(folder), todo="run again")
     return Batch(rest.ticket, staged, folder)

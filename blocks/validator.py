@@ -29,6 +29,7 @@ from autosync.errors import AutoSyncError, ConfigError, RemoteError, RemoteUnava
 from autosync.settings import DatasetCheck
 from blocks import expectations
 from blocks.expectations import Verdict
+from blocks.staging import read_rows
 from blocks.validator_state import TICK, State, beside, claim, read, ready, serving, write
 
 __all__ = ["Request", "Verdict", "ask", "ready", "serve", "start"]
@@ -43,11 +44,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be checked.
 
     Attributes:
-        rows: File of lines `id TAB canonical JSON`.
+        rows: Folder of the staged batch.
         checks: The dataset checks of the source.
         docs: Folder for the Data Docs.
         name: The source.
-        skip: Positions of lines that are left out.
+        skip: Positions of rows that are left out.
     """
 
     rows: str
@@ -104,11 +105,7 @@ class _Desk:
 
 def _rows(request: Request) -> Iterator[tuple[str, bytes]]:
     skip = set(request.skip)
-    with Path(request.rows).open("rb") as handle:
-        for n, line in enumerate(handle):
-            if n not in skip:
-                id, _, doc = line.rstrip(b"\n").partition(b"\t")
-                yield id.decode(), doc
+    return (row for n, row in enumerate(read_rows(Path(request.rows))) if n not in skip)
 
 
 def _answer(request: Request) -> _Reply:

@@ -5,25 +5,36 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, repeat
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from autosync.errors import StaleLock, StoreBusy
 from autosync.policy import Counts
-from autosync.seen import Entries, Recs, Seen, buckets, join, merge
+from autosync.seen import Entries, Recs, Seen, in_buckets, merge, update_bucket
 from autosync.settings import Source
+from autosync.sift import Staged
 from blocks.staging import Batch
-from blocks.store.schema import INDEX_NAMES, INDEXES, Db, create_view, transaction
+from blocks.store.schema import INDEX_NAMES, INDEXES, Db, create_view, first_load, transaction
 
 CHUNK = 8192
 BULK = 50_000
-INSERT = "INSERT INTO record (rec, collection, id, doc, hash, level) VALUES (?, ?, ?, ?, ?, ?)"
-UPDATE = "UPDATE record SET doc = ?, hash = ? WHERE rec = ?"
-LOG = "INSERT INTO change (seq, batch, rec, op, before) VALUES (?, ?, ?, ?, ?)"
+INSERT = "INSERT INTO record (rec, collection, id, doc, level) VALUES (?, ?, ?, ?, ?)"
+UPDATE = "UPDATE record SET doc = ? WHERE rec = ?"
+LOG_INSERTS = (
+    "INSERT INTO change (seq, batch, rec, op, before) SELECT ? + rec, ?, rec, 'insert', NULL FROM record "
+    "WHERE rec >= ? ORDER BY rec"
+)
+LOG_UPDATE = (
+    "INSERT INTO change (seq, batch, rec, op, before) "
+    "SELECT ?, ?, rec, iif(doc IS NULL, 'insert', 'update'), doc FROM record WHERE rec = ?"
+)
+LOG_DELETE = (
+    "INSERT INTO change (seq, batch, rec, op, before) SELECT ?, ?, rec, 'delete', doc FROM record WHERE rec = ?"
+)
 
 
 @dataclass(frozen=True)
@@ -75,22 +86,22 @@ def state(db: Db, source: str) -> SourceState:
 def seen(db: Db, source: str, seed: int) -> Seen:
     """The hashes of the rows that the source showed last time."""
     rows = db.execute("SELECT data FROM seen WHERE source = ? ORDER BY bucket", [source])
-    return Seen(join([row[0] for row in rows]), seed)
+    return Seen([row[0] for row in rows], seed)
 
 
 def lookup(db: Db, collection: int | None, ids: Sequence[str]) -> dict[str, tuple[int, bytes | None]]:
-    """Ids -> (rec, hash); hash None for a deleted record, unknown ids are absent."""
+    """Ids -> (rec, canonical form); form None for a deleted record, unknown ids are absent."""
     if collection is None or not ids:
         return {}
     found: dict[str, tuple[int, bytes | None]] = {}
     for start in range(0, len(ids), CHUNK):
         wanted = msgspec.json.encode(ids[start : start + CHUNK]).decode()
         rows = db.execute(
-            "SELECT record.id, record.rec, record.hash FROM json_each(?) AS wanted "
+            "SELECT record.id, record.rec, CAST(record.doc AS BLOB) FROM json_each(?) AS wanted "
             "CROSS JOIN record ON record.collection = ? AND record.id = wanted.value",
             [wanted, collection],
         )
-        found.update((id, (rec, hashed)) for id, rec, hashed in rows)
+        found.update((id, (rec, doc)) for id, rec, doc in rows)
     return found
 
 
@@ -104,7 +115,7 @@ def live(db: Db, collection: int | None) -> Recs:
     """The numbers of all live records of a collection, in no certain order."""
     if collection is None:
         return np.zeros(0, dtype=np.int64)
-    rows = db.execute("SELECT rec FROM record WHERE collection = ? AND hash IS NOT NULL", [collection])
+    rows = db.execute("SELECT rec FROM record WHERE collection = ? AND doc IS NOT NULL", [collection])
     return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
 
@@ -165,43 +176,67 @@ def apply(db: Db, batch: Batch, source: Source, *, run: str, token: int, now: fl
         StoreBusy: The source's state moved since ingest compared with it; ingest again.
     """
     ticket, staged = batch.ticket, batch.staged
-    with transaction(db):
+    bulk = ticket.counts.inserted > BULK and not db.execute("SELECT 1 FROM record LIMIT 1").fetchone()
+    with first_load(db) if bulk else nullcontext(), transaction(db):
         check_token(db, f"source {source.name}", token)
         if state(db, source.name).version != ticket.state_version:
             raise StoreBusy(
                 f"another run stored a batch of {source.name!r} in between", kept="that batch", todo="nothing; retried"
             )
         collection = ensure_collection(db, ticket.collection, source.name, ticket.key)
-        recs = _numbers(db, staged.recs, staged.skip)
-        first = _next_seq(db)
-        last = first + ticket.counts.changed - 1
-        number = int(db.execute("SELECT coalesce(max(batch), 0) + 1 FROM batch").fetchone()[0])
-        if ticket.counts.changed:
-            _write(db, batch, recs, collection, number, first)
-            _delete(db, staged.deletes, number, last - len(staged.deletes) + 1)
-            counts = ticket.counts
-            db.execute(
-                "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [number, collection, source.name, run, ticket.origin, now, first, last]
-                + [counts.inserted, counts.updated, counts.deleted, token],
-            )
-            db.execute(
-                "UPDATE collection SET records = records + ? WHERE collection = ?",
-                [counts.inserted - counts.deleted, collection],
-            )
-            _widen_view(db, collection, ticket.collection, staged.fields)
+        recs = number_records(db, staged)
+        applied = append(db, batch, collection, recs, source=source.name, run=run, token=token, time=now, bulk=bulk)
         _keep_state(db, batch, source, recs, now)
         db.executemany("UPDATE quarantine SET state = 'replayed' WHERE item = ?", [(n,) for n in ticket.replayed])
-    if last - first > 100_000:
+    if ticket.counts.changed > 100_000:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return Applied(first, last, ticket.counts)
+    return applied
 
 
-def _numbers(db: Db, recs: Recs, skip: frozenset[int]) -> Recs:
-    """Give every new record its number; skipped rows get -1."""
-    recs = recs.copy()
-    if skip:
-        recs[list(skip)] = -1
+def append(
+    db: Db,
+    batch: Batch,
+    collection: int,
+    recs: Recs,
+    *,
+    source: str,
+    run: str,
+    token: int,
+    time: float,
+    bulk: bool = False,
+) -> Applied:
+    """Write a batch's records and their changes after all others; nothing when it changes nothing. Needs a transaction.
+
+    Args:
+        recs: The record of every staged row, from `number_records`.
+        source, run, token, time: What the changes say of where they come from.
+        bulk: The first records of the store, so many that the indexes are better made afterwards.
+    """
+    ticket, staged, counts = batch.ticket, batch.staged, batch.ticket.counts
+    first = _next_seq(db)
+    last = first + counts.changed - 1
+    if counts.changed:
+        number = int(db.execute("SELECT coalesce(max(batch), 0) + 1 FROM batch").fetchone()[0])
+        _write(db, batch, recs, collection, number, first, bulk=bulk)
+        _delete(db, staged.deletes, number, last - len(staged.deletes) + 1)
+        db.execute(
+            "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [number, collection, source, run, ticket.origin, time, first, last]
+            + [counts.inserted, counts.updated, counts.deleted, token],
+        )
+        db.execute(
+            "UPDATE collection SET records = records + ? WHERE collection = ?",
+            [counts.inserted - counts.deleted, collection],
+        )
+        _widen_view(db, collection, ticket.collection, staged.fields)
+    return Applied(first, last, counts)
+
+
+def number_records(db: Db, staged: Staged) -> Recs:
+    """The record of every staged row: new ones get the next numbers, rows refused late -1."""
+    recs = staged.recs.copy()
+    if staged.skip:
+        recs[list(staged.skip)] = -1
     new = np.flatnonzero(recs == 0)
     first = int(db.execute("SELECT coalesce(max(rec), 0) + 1 FROM record").fetchone()[0])
     recs[new] = np.arange(first, first + len(new))
@@ -212,58 +247,33 @@ def _next_seq(db: Db) -> int:
     return int(db.execute("SELECT coalesce(max(last_seq), 0) + 1 FROM batch").fetchone()[0])
 
 
-def _write(db: Db, batch: Batch, recs: Recs, collection: int, number: int, seq: int) -> None:
+def _write(db: Db, batch: Batch, recs: Recs, collection: int, number: int, seq: int, *, bulk: bool) -> None:
     """Write inserts and updates with their log rows: new records first, in the order of their numbers."""
     staged = batch.staged
     fresh = (staged.recs == 0) & (recs > 0)
-    count = int(fresh.sum())
-    empty = not db.execute("SELECT 1 FROM record LIMIT 1").fetchone()
-    if empty and count > BULK:
-        _drop_indexes(db)
-    db.executemany(INSERT, _inserts(batch, recs, fresh, collection))
-    if count:
-        first = int(recs[fresh][0])
-        db.execute(
-            "INSERT INTO change (seq, batch, rec, op, before) SELECT ? + rec, ?, rec, 'insert', NULL FROM record "
-            "WHERE rec >= ? ORDER BY rec",
-            [seq - first, number, first],
+    if count := int(fresh.sum()):
+        if bulk:
+            _drop_indexes(db)
+        first, taken = int(recs[fresh][0]), fresh.tobytes()
+        ids, docs, levels = (
+            compress(column, taken) for column in (batch.ids(), batch.docs(), staged.levels.astype(np.uint8).tobytes())
         )
-    if empty and count > BULK:
-        _make_indexes(db)
+        db.executemany(
+            INSERT, zip(range(first, first + count), repeat(collection, count), ids, docs, levels, strict=True)
+        )
+        db.execute(LOG_INSERTS, [seq - first, number, first])
+        if bulk:
+            _make_indexes(db)
     _update(db, batch, recs, number, seq + count)
 
 
-def _inserts(
-    batch: Batch, recs: Recs, fresh: npt.NDArray[np.bool_], collection: int
-) -> Iterator[tuple[int, int, str, str, bytes, int]]:
-    """Rows of the table record for the new ones."""
-    staged, hashes = batch.staged, batch.staged.hashes
-    each = zip(recs.tolist(), fresh.tolist(), staged.levels.tolist(), batch.rows(), strict=True)
-    for n, (rec, is_new, level, (id, doc)) in enumerate(each):
-        if is_new:
-            yield rec, collection, id, doc, hashes[16 * n : 16 * n + 16], level
-
-
 def _update(db: Db, batch: Batch, recs: Recs, number: int, seq: int) -> None:
-    """Rewrite records that differ or come back, in chunks, with their log rows."""
-    staged = batch.staged
-    wanted = ((staged.recs > 0) & (recs > 0)).tolist()
-    if not any(wanted):
-        return
-    rows = (
-        (doc, staged.hashes[16 * n : 16 * n + 16], int(recs[n]))
-        for n, ((_, doc), old) in enumerate(zip(batch.rows(), wanted, strict=True))
-        if old
-    )
-    while chunk := list(islice(rows, CHUNK)):
-        before = _documents(db, [rec for _, _, rec in chunk])
-        log = [
-            (seq + n, number, rec, "insert" if before[rec] is None else "update", before[rec])
-            for n, (_, _, rec) in enumerate(chunk)
-        ]
-        db.executemany(UPDATE, chunk)
-        db.executemany(LOG, log)
-        seq += len(chunk)
+    """Rewrite records that differ or come back, with their log rows."""
+    old = (batch.staged.recs > 0) & (recs > 0)
+    wanted = recs[old].tolist()
+    if wanted:
+        db.executemany(LOG_UPDATE, [(seq + n, number, rec) for n, rec in enumerate(wanted)])
+        db.executemany(UPDATE, zip(compress(batch.docs(), old.tobytes()), wanted, strict=True))
 
 
 def _drop_indexes(db: Db) -> None:
@@ -278,34 +288,20 @@ def _make_indexes(db: Db) -> None:
             db.execute(statement)
 
 
-def _documents(db: Db, recs: list[int]) -> dict[int, str | None]:
-    if not recs:
-        return {}
-    rows = db.execute(
-        "SELECT rec, doc FROM json_each(?) AS wanted CROSS JOIN record ON record.rec = wanted.value",
-        [msgspec.json.encode(recs).decode()],
-    )
-    return dict(rows.fetchall())
-
-
 def _delete(db: Db, deletes: Recs, number: int, seq: int) -> None:
     """Turn records into tombstones; their last content goes to the log."""
     numbers = deletes.tolist()
-    db.executemany(
-        "INSERT INTO change (seq, batch, rec, op, before) SELECT ?, ?, rec, 'delete', doc FROM record WHERE rec = ?",
-        [(seq + n, number, rec) for n, rec in enumerate(numbers)],
-    )
-    db.executemany("UPDATE record SET doc = NULL, hash = NULL WHERE rec = ?", [(rec,) for rec in numbers])
+    db.executemany(LOG_DELETE, [(seq + n, number, rec) for n, rec in enumerate(numbers)])
+    db.executemany("UPDATE record SET doc = NULL WHERE rec = ?", [(rec,) for rec in numbers])
 
 
 def _widen_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]) -> None:
     row = db.execute("SELECT fields FROM collection WHERE collection = ?", [collection]).fetchone()
     known = [tuple(path) for path in msgspec.json.decode(row[0])]
-    new = [path for path in fields if path not in set(known)]
-    if new:
-        columns = known + new
-        nested = {path[0] for path in columns if len(path) > 1}
-        columns = [path for path in columns if len(path) > 1 or path[0] not in nested]
+    columns = list(dict.fromkeys(known + fields))
+    nested = {path[0] for path in columns if len(path) > 1}
+    columns = [path for path in columns if len(path) > 1 or path[0] not in nested]
+    if columns != known:
         db.execute(
             "UPDATE collection SET fields = ? WHERE collection = ?",
             [msgspec.json.encode(columns).decode(), collection],
@@ -319,24 +315,22 @@ def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, now: float) ->
     if ticket.origin != "source":
         forget_seen(db, source.name, recs[recs > 0])
         return
-    entries = staged.entries.copy()
+    entries = staged.entries
     entries["rec"] = recs
-    fresh = [staged.known, entries[recs > 0]]
-    if ticket.mode == "upsert":
-        previous = seen(db, source.name, ticket.seed).entries
-        touched = np.concatenate([part["rec"] for part in fresh])
-        fresh.append(previous[~np.isin(previous["rec"], touched)])
-    _write_seen(db, source.name, merge(fresh))
+    _update_seen(db, source.name, staged.lost, merge([entries[recs > 0], staged.same]))
     db.execute(
         "INSERT OR REPLACE INTO source_state VALUES (?, ?, ?, ?, ?, ?, ?)",
         [source.name, ticket.state_version + 1, ticket.rules, ticket.fingerprint, ticket.digest, ticket.seed, now],
     )
 
 
-def _write_seen(db: Db, source: str, entries: Entries) -> None:
-    old = dict(db.execute("SELECT bucket, data FROM seen WHERE source = ?", [source]).fetchall())
-    changed = [(source, n, data) for n, data in enumerate(buckets(entries)) if data != old.get(n)]
-    db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", changed)
+def _update_seen(db: Db, source: str, lost: Entries, fresh: Entries) -> None:
+    """Take entries out and put others in, both sorted; only the buckets that hold them are rewritten."""
+    for n, (out, into) in enumerate(zip(in_buckets(lost), in_buckets(fresh), strict=True)):
+        if len(out) or len(into):
+            row = db.execute("SELECT data FROM seen WHERE source = ? AND bucket = ?", [source, n]).fetchone()
+            data = update_bucket(row[0] if row else b"", out, into)
+            db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", [source, n, data])
 
 
 def forget_seen(db: Db, source: str, recs: Recs) -> None:
@@ -344,8 +338,8 @@ def forget_seen(db: Db, source: str, recs: Recs) -> None:
 
     The digest goes too, so that the next run looks at every row again and the source has its say.
     """
-    entries = seen(db, source, 0).entries
-    _write_seen(db, source, entries[~np.isin(entries["rec"], recs)])
+    known = seen(db, source, 0)
+    _update_seen(db, source, known.entries(np.flatnonzero(np.isin(known.rec, recs))), known.entries(recs[:0]))
     db.execute(
         "UPDATE source_state SET version = version + 1, fingerprint = '', digest = '' WHERE source = ?", [source]
     )

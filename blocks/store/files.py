@@ -10,11 +10,11 @@ from blocks.store.schema import Db
 
 # The literal lets SQLite use the partial index; the parameter narrows it to the collection's present level.
 PREVIOUS = (
-    f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? AND hash IS NOT NULL "
+    f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? AND doc IS NOT NULL "
     "AND id <= ? ORDER BY id DESC LIMIT 1"
 )
 NEXT = (
-    f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? AND hash IS NOT NULL "
+    f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? AND doc IS NOT NULL "
     "AND id > ? ORDER BY id LIMIT 1"
 )
 
@@ -80,7 +80,7 @@ def boundaries(db: Db, collection: int, level: int, start: str = "", end: str | 
     limit = "" if end is None else "AND id < ?"
     rows = db.execute(
         f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? "
-        f"AND hash IS NOT NULL AND id > ? {limit} ORDER BY id",
+        f"AND doc IS NOT NULL AND id > ? {limit} ORDER BY id",
         [collection, level, start] if end is None else [collection, level, start, end],
     )
     return [row[0] for row in rows]

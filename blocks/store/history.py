@@ -77,7 +77,7 @@ def changes(
 def changed_ids(db: Db, collection: int, after: int, upto: int) -> dict[str, bool]:
     """Ids changed in (after, upto] -> whether the record is live now."""
     found = db.execute(
-        "SELECT DISTINCT record.id, record.hash IS NOT NULL FROM change JOIN record USING (rec) "
+        "SELECT DISTINCT record.id, record.doc IS NOT NULL FROM change JOIN record USING (rec) "
         "WHERE change.seq > ? AND change.seq <= ? AND record.collection = ?",
         [after, upto, collection],
     )

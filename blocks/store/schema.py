@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ CREATE TABLE collection (
   records INTEGER NOT NULL DEFAULT 0, fields TEXT NOT NULL DEFAULT '[]');
 CREATE TABLE record (
   rec INTEGER PRIMARY KEY, collection INTEGER NOT NULL, id TEXT NOT NULL,
-  doc TEXT, hash BLOB, level INTEGER NOT NULL);
+  doc TEXT, level INTEGER NOT NULL);
 CREATE TABLE change (
   seq INTEGER PRIMARY KEY, batch INTEGER NOT NULL, rec INTEGER NOT NULL, op TEXT NOT NULL, before TEXT);
 CREATE TABLE batch (
@@ -123,6 +123,7 @@ def connect(path: Path, *, read_only: bool = False) -> Db:
             _create(db)
         if not read_only:
             db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA journal_mode = WAL")  # again, should a first load have died (see first_load)
     return db
 
 
@@ -167,6 +168,20 @@ def transaction(db: Db, *, revise: bool = True) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def first_load(db: Db) -> Iterator[None]:
+    """Write new pages once instead of to the write-ahead log and then to the file, while nobody else has it open.
+
+    As safe as ever: a rollback journal keeps the few pages that were there before.
+    """
+    db.execute("PRAGMA journal_mode = DELETE")  # leaves it as it is when somebody reads
+    try:
+        yield
+    finally:
+        with suppress(sqlite3.OperationalError):  # somebody reads now; the next connection does it
+            db.execute("PRAGMA journal_mode = WAL")
 
 
 def column_name(path: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from autosync.errors import ConfigError
 from autosync.policy import Counts, guard_deletes, guard_input
-from autosync.seen import Seen, join, rules_version
+from autosync.seen import Seen, rules_version
 from autosync.settings import Source
 from autosync.sift import Block, Sifter, Staged
 from blocks import staging
@@ -120,7 +120,7 @@ def examine(
         else:
             source = msgspec.structs.replace(source, mode="upsert")
             blocks, fingerprint, digest = _replayed(db, replay), "", f"replay{replay.items}"
-        seen = batches.seen(db, source.name, state.seed) if known and replay is None else _nothing(state.seed)
+        seen = batches.seen(db, source.name, state.seed) if known and replay is None else Seen([], state.seed)
         sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer)
         for block in progress(f"ingest {source.name}", blocks, size=_size):
             sifter.block(block)
@@ -165,7 +165,7 @@ def _ticket(
         state_version=state.version,
         before=batches.record_count(db, source.into),
         rows=staged.rows,
-        counts=Counts(staged.inserted, staged.updated, len(staged.deletes), len(staged.refused), len(staged.known)),
+        counts=Counts(staged.inserted, staged.updated, len(staged.deletes), len(staged.refused), staged.unchanged),
         fields=[list(path) for path in staged.fields],
         deletes_withheld=staged.deletes_withheld,
         repeated=staged.repeated,
@@ -182,10 +182,6 @@ def _headers(space: Space, source: Source) -> dict[str, str] | None:
     if not isinstance(block, JsonSource):
         raise ConfigError(f"the block {source.block!r} of source {source.name!r} is no json-source")
     return block.request_headers()
-
-
-def _nothing(seed: int) -> Seen:
-    return Seen(join([]), seed)
 
 
 def _size(block: Block) -> int:

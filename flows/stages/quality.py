@@ -8,7 +8,7 @@ from pathlib import Path
 from autosync.errors import Refused
 from autosync.settings import Source
 from autosync.sift import Refusal, Staged
-from blocks.staging import ROWS, Stage
+from blocks.staging import Stage
 
 VALIDATOR = "validator.json"
 
@@ -30,7 +30,7 @@ def check_dataset(source: Source, folder: Path, staged: Staged, state: Path, doc
     from blocks.validator import Request, ask
 
     request = Request(
-        rows=str(folder / ROWS),
+        rows=str(folder),
         checks=source.expect.dataset,
         docs=str(docs),
         name=source.name,

@@ -28,6 +28,7 @@ from autosync.errors import ConfigError, RemoteUnavailable
 from autosync.records import parse
 from autosync.settings import DatasetCheck, Settings
 from blocks import validator_state
+from blocks.staging import Stage
 from blocks.validator import Request, Verdict, ask, ready, start
 from blocks.validator_state import State
 
@@ -43,12 +44,13 @@ def request(
     folder: Path, documents: list[dict[str, Any]], *checks: DatasetCheck, skip: tuple[int, ...] = ()
 ) -> Request:
     """Documents staged as ingest does it; ids are `id`, or the position."""
-    lines = [
-        b"%b\t%b\n" % (str(d.get("id", n)).encode(), parse(json.dumps(d).encode())[1]) for n, d in enumerate(documents)
-    ]
-    rows = folder / "rows"
-    rows.write_bytes(b"".join(lines))
-    return Request(rows=str(rows), checks=list(checks), docs=str(folder / "docs"), name="things", skip=list(skip))
+    stage = Stage(folder / "rows")
+    for n, document in enumerate(documents):
+        stage.write(f"{document.get('id', n)}\n".encode(), parse(json.dumps(document).encode())[1] + b"\n")
+    stage.close()
+    return Request(
+        rows=str(folder / "rows"), checks=list(checks), docs=str(folder / "docs"), name="things", skip=list(skip)
+    )
 
 
 def validators() -> list[psutil.Process]:

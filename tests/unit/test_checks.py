@@ -17,7 +17,10 @@ def problems(raw: str, **expect: Any) -> list[str]:
     """What checks say about a record's text."""
     checks = compile_checks(Expect(**expect))
     assert checks is not None
-    return checks(parse(raw.encode())[0])
+    doc = parse(raw.encode())[0]
+    found = checks.problems(doc)
+    assert checks.all_pass([doc]) == (not found)
+    return found
 
 
 @pytest.mark.parametrize(

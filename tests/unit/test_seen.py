@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosync import records, seen
-from autosync.seen import ENTRY, Entries, Seen, buckets, join, merge, raw_digests, rules_version
+from autosync.seen import ENTRY, Entries, Seen, in_buckets, merge, raw_digests, rules_version, update_bucket
 from autosync.settings import Expect, Guard, Source
 
 HALF = st.one_of(st.integers(0, 3), st.sampled_from([2**56, 2**56 - 1, 255 << 56, 2**63, 2**64 - 1]))
@@ -42,7 +42,7 @@ def table(hashes: list[tuple[int, int]]) -> Table:
 def test_find_is_a_dict(kept: list[tuple[int, int]], asked: list[tuple[int, int]]) -> None:
     """Every hash that was kept is found where it is, with equal halves beside it or not; no other one is."""
     known = table(kept)
-    places = Seen(known.entries, 0).find(entries_of(asked))
+    places = Seen([known.entries.tobytes()], 0).find(entries_of(asked))
     found = [int(known.entries["rec"][place]) if place >= 0 else None for place in places]
     assert found == [known.plain.get(pair) for pair in asked]
 
@@ -51,11 +51,26 @@ def test_find_is_a_dict(kept: list[tuple[int, int]], asked: list[tuple[int, int]
 def test_buckets_join_to_what_was_cut(hashes: list[tuple[int, int]]) -> None:
     """Cut by the top byte and joined again, the entries are the same, in the order of their hashes."""
     entries = table(hashes).entries
-    parts = buckets(entries)
+    parts = in_buckets(entries)
     assert len(parts) == seen.BUCKETS
-    assert join(parts).tobytes() == entries.tobytes()
+    joined = Seen([part.tobytes() for part in parts], 0)
+    assert joined.entries(np.arange(len(joined))).tobytes() == entries.tobytes()
     for number, part in enumerate(parts):
-        assert all(int(hi) >> 56 == number for hi in np.frombuffer(part, dtype=ENTRY)["hi"])
+        assert all(int(hi) >> 56 == number for hi in part["hi"])
+
+
+@given(HASHES, HASHES, st.data())
+def test_a_bucket_loses_and_gains_what_it_is_told(
+    before: list[tuple[int, int]], more: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Lost entries are gone, fresh ones are there once, the others stay, all in the order of their hashes."""
+    old = table(before)
+    lost = sorted(data.draw(st.sets(st.sampled_from(sorted(old.plain)))) if old.plain else [])
+    fresh = sorted(set(more) - set(old.plain))
+    updated = update_bucket(old.entries.tobytes(), entries_of(lost), entries_of(fresh))
+    now = [(int(hi), int(lo)) for hi, lo, _ in np.frombuffer(updated, dtype=ENTRY)]
+    assert sorted(now) == sorted((set(old.plain) - set(lost)) | set(fresh))
+    assert [hi for hi, _ in now] == sorted(hi for hi, _ in now)
 
 
 @given(HASHES, HASHES)
@@ -63,7 +78,7 @@ def test_merged_parts_are_all_their_hashes_in_order(one: list[tuple[int, int]], 
     """Parts join to one sorted table that finds what any of them holds."""
     merged = merge([entries_of(one), entries_of(two)])
     assert list(merged["hi"]) == sorted(merged["hi"])
-    assert (Seen(merged, 0).find(entries_of(one + two)) >= 0).all()
+    assert (Seen([merged.tobytes()], 0).find(entries_of(one + two)) >= 0).all()
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=10), st.integers(0, 2**62), st.integers(0, 2**62))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from hashlib import sha256
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
 
 from autosync.shards import (
     FANOUT_ABOVE,
@@ -18,6 +20,7 @@ from autosync.shards import (
     file_name,
     find,
     level,
+    levels,
     mirror_layout,
     repo_layout,
     root,
@@ -26,7 +29,8 @@ from autosync.shards import (
     split,
 )
 
-KEYS = st.sets(st.one_of(st.integers(0, 500).map(str), st.text(min_size=1, max_size=4)), max_size=120)
+TEXTS = st.text(min_size=1, max_size=4).filter(str.isprintable)
+KEYS = st.sets(st.one_of(st.integers(0, 500).map(str), TEXTS), max_size=120)
 BITS = st.sampled_from([None, 0, 1, 2, 3])
 
 
@@ -88,10 +92,18 @@ def test_the_root_is_sha256_over_sha256() -> None:
 
 def test_one_record_in_two_to_the_n_begins_a_file() -> None:
     """Levels are spread as trailing zero bits are."""
-    levels = [level(str(n)) for n in range(40_000)]
+    found = [level(str(n)) for n in range(40_000)]
     for bits in (1, 4, 6):
-        share = sum(one >= bits for one in levels) / len(levels) * 2**bits
+        share = sum(one >= bits for one in found) / len(found) * 2**bits
         assert 0.9 < share < 1.1
+
+
+@given(st.lists(st.text(min_size=1), max_size=30))
+def test_levels_of_many_keys_are_those_of_each(keys: list[str]) -> None:
+    """Computed in one go from the hashes, they are the same."""
+    hashes = np.array([xxh3_64_intdigest(key.encode("utf-8", "replace")) for key in keys], dtype=np.uint64)
+    assert levels(hashes).tolist() == [level(key.encode("utf-8", "replace").decode()) for key in keys]
+    assert levels(np.array([0, 1, 2**63, 3 * 2**62], dtype=np.uint64)).tolist() == [64, 0, 63, 62]
 
 
 def test_layouts_keep_files_few_and_folders_small() -> None:
