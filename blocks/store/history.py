@@ -106,6 +106,21 @@ def seq_at(db: Db, collection: int, time: float) -> int:
     return int(row[0])
 
 
+def kept_seq(db: Db, collection: int, seq: int) -> int:
+    """The newest seq up to `seq` whose state is still known exactly: `seq` itself, unless compaction merged its batch
+    with others, in which case it is the last seq before that batch (0: no records yet).
+    """
+    row = db.execute(
+        "SELECT first_seq, last_seq, inserted + updated + deleted FROM batch WHERE collection = ? AND first_seq <= ? "
+        "ORDER BY last_seq DESC LIMIT 1",
+        [collection, seq],
+    ).fetchone()
+    if row is None or seq >= row[1] or row[2] == row[1] - row[0] + 1:
+        return seq
+    before = "SELECT coalesce(max(last_seq), 0) FROM batch WHERE collection = ? AND last_seq < ?"
+    return int(db.execute(before, [collection, row[0]]).fetchone()[0])
+
+
 def runs(db: Db, source: str | None = None, *, since: float = 0, limit: int = 10_000) -> list[Row]:
     """Runs, newest first."""
     return rows(
