@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,10 +26,11 @@ import msgspec
 from autosync.errors import MirrorDamaged, StoreError
 from autosync.shards import Layout, Shard, body, file_name, find, mirror_layout, root, shard_of
 from blocks.store import files
-from blocks.store.history import changed_ids
+from blocks.store.history import Changes, changes_since
 from blocks.store.schema import Db
 
 FORMAT = 1
+Stats = dict[str, list[int]]
 THREADS = 2
 MANIFEST = "manifest.json"
 
@@ -49,11 +50,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Mirrored:
-    """What an update did: the manifest now, files written, files that were found damaged and rebuilt."""
+    """What an update did: the manifest now, files written, files that were found damaged and rebuilt, and every
+    file's size, time and inode, by which the next update sees whether somebody else wrote to it.
+    """
 
     manifest: Manifest
     written: int
     rebuilt: tuple[str, ...] = ()
+    stats: Stats = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise MirrorDamaged(f"the mirror's manifest is damaged: {error}", where=str(path)) from None
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: temporary file, fsync, rename."""
+def write_file(path: Path, data: bytes) -> list[int]:
+    """Write a whole file or nothing: temporary file, fsync, rename. Returns its size, time and inode."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +102,9 @@ def write_file(path: Path, data: bytes) -> None:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
+            stat = _identity(os.fstat(handle.fileno()))
         temporary.replace(path)
+        return stat
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -110,35 +116,43 @@ def write_file(path: Path, data: bytes) -> None:
         ) from None
 
 
-def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mirrored:
-    """Bring the mirror up to a seq. Only shards that changes touch are written.
+def _identity(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats: Stats | None = None) -> Mirrored:
+    """Bring the mirror up to a seq. Only shards that changes touch are written, and those that are found damaged.
 
     Args:
         upto: The collection's newest seq in the store.
         records: Its live records.
         now: Unix seconds, UTC; kept in the manifest.
+        stats: What the last update returned; a file that has others since is proven by its hash.
     """
+    stats = dict(stats or {})
     rebuilt: tuple[str, ...] = ()
     try:
         old = read_manifest(target.folder)
     except MirrorDamaged:
         old, rebuilt = None, (MANIFEST,)
         _set_aside(target, [target.folder / MANIFEST])
-    if old is not None and old.seq == upto and not (target.folder / "pending").exists():
-        return Mirrored(old, 0)
     layout = mirror_layout(records)
-    whole = (
-        old is None or old.seq > upto or mirror_layout(old.records) != layout or (target.folder / "pending").exists()
-    )
+    unfinished = (target.folder / "pending").exists()
+    whole = old is None or old.seq > upto or mirror_layout(old.records) != layout or unfinished
+    changes: Changes = {}
     if old is None or whole:
-        shards, written = _write(target, files.shards(db, target.collection, layout.bits), layout)
+        shards, written = _write(target, files.shards(db, target.collection, layout.bits), layout, stats)
         kept = [] if old is None else list(old.shards)
     else:
-        touched = _touched(old.shards, changed_ids(db, target.collection, old.seq, upto))
-        rebuilt = damaged(target, old, touched)
-        shards, written, kept = _update(db, target, old, touched, layout)
+        bad = _damaged(target, old, foreign(target, old, stats), stats)
+        if old.seq == upto and not bad:
+            return Mirrored(old, 0, (), stats)
+        rebuilt = tuple(target.file(old.shards[place], old.records).name for place in bad)
+        changes = changes_since(db, target.collection, old.seq, upto)
+        touched = _touched(old.shards, changes) | set(bad)
+        shards, written, kept = _update(db, target, old, touched, layout, stats)
     if old is not None and old.seq < upto:
-        _write_version(db, target, old, upto, now)
+        _write_version(target, old, changes or changes_since(db, target.collection, old.seq, upto), upto, now)
     manifest = Manifest(
         format=FORMAT,
         collection=target.name,
@@ -157,34 +171,59 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float) -> Mi
             todo="run: autosync verify",
         )
     write_file(target.folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-    _sweep(target, {file_name(shard.start, layout) for shard in shards}, whole, kept, old, layout)
+    names = {file_name(shard.start, layout) for shard in shards}
+    _sweep(target, names, whole, kept, old, layout)
     (target.folder / "pending").unlink(missing_ok=True)
-    return Mirrored(manifest, written, rebuilt)
+    return Mirrored(manifest, written, rebuilt, {name: stat for name, stat in stats.items() if name in names})
 
 
-def _write(target: Target, parts: Iterable[tuple[str, bytes]], layout: Layout) -> tuple[list[Shard], int]:
+def _write(target: Target, parts: Iterable[tuple[str, bytes]], layout: Layout, stats: Stats) -> tuple[list[Shard], int]:
     """Write shards while the next one is rendered: hashing, writing and syncing are done beside the database."""
     write_file(target.folder / "pending", b"")
     shards, waiting = list[Shard](), deque[Future[Shard]]()
     with ThreadPoolExecutor(THREADS) as pool:
         for start, data in parts:
-            waiting.append(pool.submit(_write_shard, target.current / file_name(start, layout), start, data))
+            path = target.current / file_name(start, layout)
+            waiting.append(pool.submit(_write_shard, path, start, data, stats))
             if len(waiting) > THREADS:
                 shards.append(waiting.popleft().result())
         shards += [one.result() for one in waiting]
     return shards, len(shards)
 
 
-def _write_shard(path: Path, start: str, data: bytes) -> Shard:
-    write_file(path, data)
+def _write_shard(path: Path, start: str, data: bytes, stats: Stats) -> Shard:
+    stats[path.name] = write_file(path, data)
     return shard_of(start, data)
 
 
-def _touched(shards: list[Shard], ids: dict[str, bool]) -> set[int]:
+def untouched(target: Target, stats: Stats) -> bool:
+    """Whether every file is the one that was written, as far as a look at their stats tells."""
+    try:
+        manifest = read_manifest(target.folder)
+    except MirrorDamaged:
+        return False
+    return manifest is not None and not foreign(target, manifest, stats)
+
+
+def foreign(target: Target, manifest: Manifest, stats: Stats) -> list[int]:
+    """Positions of the shards whose file isn't the one that was written: missing, or another size, time or inode."""
+    found = []
+    for place, shard in enumerate(manifest.shards):
+        path = target.file(shard, manifest.records)
+        try:
+            same = stats.get(path.name) == _identity(path.stat())
+        except OSError:
+            same = False
+        if not same:
+            found.append(place)
+    return found
+
+
+def _touched(shards: list[Shard], changes: Changes) -> set[int]:
     """Positions of the shards that changes touch; a boundary that went joins its shard to the one before."""
     starts = [shard.start for shard in shards]
     places = set[int]()
-    for id, live in ids.items():
+    for id, (live, _) in changes.items():
         place = find(starts, id)
         places.add(place)
         if place and not live and starts[place] == id:
@@ -193,7 +232,7 @@ def _touched(shards: list[Shard], ids: dict[str, bool]) -> set[int]:
 
 
 def _update(
-    db: Db, target: Target, old: Manifest, touched: set[int], layout: Layout
+    db: Db, target: Target, old: Manifest, touched: set[int], layout: Layout, stats: Stats
 ) -> tuple[list[Shard], int, list[Shard]]:
     """Render the touched runs of shards again; the others stay. Returns all shards, files written, shards replaced."""
     shards, written, place = list[Shard](), 0, 0
@@ -207,24 +246,19 @@ def _update(
             end += 1
         start = old.shards[place].start if place and old.shards else ""
         stop = old.shards[end].start if end < len(old.shards) else None
-        fresh, count = _write(target, files.shards(db, target.collection, layout.bits, start, stop), layout)
+        fresh, count = _write(target, files.shards(db, target.collection, layout.bits, start, stop), layout, stats)
         shards += fresh
         written += count
         place = end
     return shards, written, [old.shards[n] for n in sorted(touched) if n < len(old.shards)]
 
 
-def _write_version(db: Db, target: Target, old: Manifest, upto: int, now: float) -> None:
-    """Keep what the update replaces: a header, then id and content before of every record it changed."""
+def _write_version(target: Target, old: Manifest, changes: Changes, upto: int, now: float) -> None:
+    """Keep what the update replaces: a header, then id and content before of every record it changed, in key order."""
     header = {"from": old.seq, "to": upto, "from_time": old.time, "time": now, "root": old.root, "records": old.records}
-    rows = db.execute(
-        "SELECT record.id, CAST(before AS BLOB) FROM change JOIN record USING (rec) WHERE change.seq IN "
-        "(SELECT min(change.seq) FROM change JOIN record USING (rec) "
-        "WHERE change.seq > ? AND change.seq <= ? AND collection = ? GROUP BY change.rec) ORDER BY record.id",
-        [old.seq, upto, target.collection],
-    )
     lines = [msgspec.json.encode(header)]
-    lines += [msgspec.json.encode([id, None if doc is None else msgspec.Raw(doc)]) for id, doc in rows]
+    for id, (_, before) in sorted(changes.items()):
+        lines.append(msgspec.json.encode([id, None if before is None else msgspec.Raw(before)]))
     write_file(target.folder / "versions" / f"{upto:012d}.jsonl", body(lines))
 
 
@@ -261,20 +295,30 @@ def damaged(target: Target, manifest: Manifest, places: Iterable[int] | None = N
     Args:
         places: Positions of the shards to look at; all when None.
     """
-    every = range(len(manifest.shards))
-    wanted = [manifest.shards[n] for n in (every if places is None else sorted(set(every) & set(places)))]
+    wanted = range(len(manifest.shards)) if places is None else places
+    return tuple(target.file(manifest.shards[n], manifest.records).name for n in _damaged(target, manifest, wanted))
+
+
+def _damaged(target: Target, manifest: Manifest, places: Iterable[int], stats: Stats | None = None) -> list[int]:
+    """Positions of shards whose file isn't what the manifest says; the stats of the others are noted."""
+    wanted = list(places)
     with ThreadPoolExecutor(THREADS) as pool:
-        found = [path for path in pool.map(lambda shard: _bad(target, shard, manifest.records), wanted) if path]
-    _set_aside(target, found)
-    return tuple(path.name for path in found)
+        found = list(pool.map(lambda place: _prove(target, manifest.shards[place], manifest.records), wanted))
+    paths = [target.file(manifest.shards[place], manifest.records) for place in wanted]
+    if stats is not None:
+        stats |= {path.name: stat for path, stat in zip(paths, found, strict=True) if stat}
+    _set_aside(target, [path for path, stat in zip(paths, found, strict=True) if not stat])
+    return [place for place, stat in zip(wanted, found, strict=True) if not stat]
 
 
-def _bad(target: Target, shard: Shard, records: int) -> Path | None:
+def _prove(target: Target, shard: Shard, records: int) -> list[int] | None:
+    """The stat of a shard's file, from before it was read, when it is what the manifest says."""
     try:
+        stat = _identity(target.file(shard, records).stat())
         read_shard(target, shard, records)
-    except MirrorDamaged:
-        return target.file(shard, records)
-    return None
+    except (OSError, MirrorDamaged):
+        return None
+    return stat
 
 
 def _set_aside(target: Target, paths: Iterable[Path]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from autosync.errors import AutoSyncError
 from autosync.policy import Counts
 from autosync.ports import Level, Notice
+from blocks import mirror
 from blocks.store import history, ledger
 from flows.log import mask
 from flows.space import Space, now
@@ -62,15 +63,19 @@ def begin(space: Space, run: str, source: str, scheduled: datetime | None) -> No
 
 
 def pending(space: Space, name: str) -> bool:
-    """Whether a consumer is behind the store, because an earlier run ended between its stages."""
+    """Whether a consumer is behind the store, because an earlier run ended between its stages, or somebody else
+    wrote to the mirror.
+    """
     source = space.source(name)
     with space.database() as db:
         target = space.target(db, source)
         if target is None:
             return False
         newest = ledger.newest_seq(db, target.collection)
-        behind = any(ledger.cursor(db, name, target.collection).seq < newest for name in ("mirror", "push"))
-        return behind or not (target.folder / "manifest.json").exists()
+        mirrored, pushed = (ledger.cursor(db, name, target.collection) for name in ("mirror", "push"))
+        if min(mirrored.seq, pushed.seq) < newest:
+            return True
+        return not mirror.untouched(target, mirrored.info.get("stats", {}))
 
 
 def finish(space: Space, run: str, outcome: Outcome, stages: list[dict[str, Any]]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from autosync.shards import REPO_MIN_BITS, file_name, level, repo_layout
-from blocks.store.history import changed_ids
+from blocks.store.history import changes_since
 from blocks.store.schema import Db
 
 # The literal lets SQLite use the partial index; the parameter narrows it to the collection's present level.
@@ -57,7 +57,7 @@ def touched_files(db: Db, collection: int, records: int, after: int, upto: int) 
     if bits is None:
         return {file_name("", layout): render(db, collection, "", None) or None}
     starts, files = set[str](), dict[str, bytes | None]()
-    for id, live in changed_ids(db, collection, after, upto).items():
+    for id, (live, _) in changes_since(db, collection, after, upto).items():
         found = db.execute(PREVIOUS, [collection, bits, id]).fetchone()
         starts.add(found[0] if found else "")
         if level(id) >= bits and not live:

@@ -8,6 +8,7 @@ from typing import Any
 from blocks.store.schema import Db
 
 Row = dict[str, Any]
+Changes = dict[str, tuple[bool, bytes | None]]
 
 
 def rows(db: Db, sql: str, parameters: list[Any] | tuple[Any, ...] = ()) -> list[Row]:
@@ -74,14 +75,16 @@ def changes(
     )
 
 
-def changed_ids(db: Db, collection: int, after: int, upto: int) -> dict[str, bool]:
-    """Ids changed in (after, upto] -> whether the record is live now."""
+def changes_since(db: Db, collection: int, after: int, upto: int) -> Changes:
+    """Ids changed in (after, upto] -> whether the record is live now, and its canonical bytes after `after`."""
     found = db.execute(
-        "SELECT DISTINCT record.id, record.doc IS NOT NULL FROM change JOIN record USING (rec) "
-        "WHERE change.seq > ? AND change.seq <= ? AND record.collection = ?",
-        [after, upto, collection],
+        "SELECT record.id, record.doc IS NOT NULL, CAST(change.before AS BLOB) FROM batch "
+        "CROSS JOIN change ON change.seq BETWEEN max(batch.first_seq, ?) AND min(batch.last_seq, ?) "
+        "CROSS JOIN record USING (rec) WHERE batch.collection = ? AND batch.last_seq > ? "
+        "ORDER BY batch.batch DESC, change.seq DESC",
+        [after + 1, upto, collection, after],
     )
-    return {id: bool(live) for id, live in found}
+    return {id: (bool(live), before) for id, live, before in found}  # of several changes the first one stays
 
 
 def as_of(db: Db, collection: int, seq: int) -> Iterator[tuple[str, bytes]]:

@@ -33,9 +33,10 @@ def mirror(space: Space, name: str) -> Mirrored:
             return Mirrored()
         records = db.execute("SELECT records FROM collection WHERE collection = ?", [target.collection]).fetchone()[0]
         upto = ledger.newest_seq(db, target.collection)
-        done = files.update(db, target, upto=upto, records=records, now=now())
-        if ledger.cursor(db, "mirror", target.collection).seq != upto:
-            info = {"root": done.manifest.root, "records": records}
+        cursor = ledger.cursor(db, "mirror", target.collection)
+        done = files.update(db, target, upto=upto, records=records, now=now(), stats=cursor.info.get("stats"))
+        info = {"root": done.manifest.root, "records": records, "stats": done.stats}
+        if (cursor.seq, cursor.info) != (upto, info):
             ledger.advance(db, "mirror", target.collection, upto, now=now(), info=info)
     return Mirrored(
         seq=upto, root=done.manifest.root, records=records, written=done.written, rebuilt=list(done.rebuilt)

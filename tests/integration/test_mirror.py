@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,55 @@ def test_damage_is_found_where_a_change_falls(place: Pipeline) -> None:
     file.write_bytes(file.read_bytes()[:-10])
     assert sync(place, FILL, n=1).rebuilt == [file.name]
     assert b"".join(current(place).values()).count(b"\n") == 300
+
+
+def untouched(place: Pipeline) -> bool:
+    """Whether a look at the mirror's files finds them as they were written."""
+    with place.space.database() as db:
+        target = place.space.target(db, place.space.source("things"))
+        assert target is not None
+        return files.untouched(target, ledger.cursor(db, "mirror", target.collection).info["stats"])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        flip,
+        lambda path: path.write_bytes(path.read_bytes()[:-10]),
+        Path.unlink,
+        lambda path: path.write_bytes(path.read_bytes() + b'{"id":"by hand"}\n'),
+    ],
+    ids=["flipped bit", "truncated", "deleted", "edited by hand"],
+)
+def test_damage_is_found_where_nothing_changed(place: Pipeline, harm: Callable[[Path], object]) -> None:
+    """A look at the files' stats tells that somebody wrote to one: it is proven, kept aside, and made again."""
+    sync(place, FILL + BEGIN)
+    whole = current(place)
+    assert untouched(place)
+    victim = place.space.home.mirror / "things" / "current" / sorted(whole)[-1]
+    harm(victim)
+    assert not untouched(place)
+    assert mirror(place.space, "things").rebuilt == [victim.name]
+    assert current(place) == whole
+    assert untouched(place)
+
+
+def test_a_file_written_again_with_the_same_bytes_is_no_damage(place: Pipeline) -> None:
+    """Its stats differ, its hash doesn't: nothing is written, and the next look costs a stat again."""
+    sync(place, FILL + BEGIN)
+    victim = place.space.home.mirror / "things" / "current" / sorted(current(place))[0]
+    data = victim.read_bytes()
+    victim.unlink()
+    victim.write_bytes(data)
+    done = mirror(place.space, "things")
+    assert (done.rebuilt, done.written) == ([], 0)
+    assert untouched(place)
 
 
 @pytest.mark.parametrize("junk", [b"", b"{", b'{"format": 1}', b"\xff\xfe"])
