@@ -262,6 +262,16 @@ def test_a_file_that_changes_between_look_and_read_is_read_again(place: Pipeline
         list(opened.blocks())
 
 
+def test_a_file_that_is_half_written_when_it_is_read_is_read_again(place: Pipeline) -> None:
+    """What its writer hasn't finished yet is no broken document."""
+    path = place.write(GOOD)
+    opened = open_source(place.space.source("things"), place.folder, place.folder, None, "", 0)
+    assert isinstance(opened, Input)
+    path.write_bytes(GOOD[:30])
+    with pytest.raises(SourceUnavailable, match="changed while it was read"):
+        list(opened.blocks())
+
+
 def test_a_file_that_vanishes_while_it_is_read_is_told(place: Pipeline) -> None:
     """Between look and read, or after it: the source's fault, not a crash."""
     source = place.space.source("things")
