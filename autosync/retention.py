@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
@@ -64,3 +64,15 @@ def spans(items: Iterable[tuple[int, T]], keep: Container[int]) -> list[list[T]]
         if seq in keep:
             found.append([])
     return [span for span in found if span]
+
+
+def portions(items: Sequence[T], size: Callable[[T], int], most: int) -> list[list[T]]:
+    """Items in order, cut so that those of a portion are `most` together, but at least two: work in bounded steps."""
+    found, total = list[list[T]](), 0
+    for item in items:
+        if not found or (len(found[-1]) > 1 and total + size(item) > most):
+            found.append([])
+            total = 0
+        found[-1].append(item)
+        total += size(item)
+    return found

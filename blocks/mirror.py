@@ -26,7 +26,7 @@ import msgspec
 from autosync.errors import MirrorDamaged, StoreError
 from autosync.shards import Layout, Shard, body, file_name, find, mirror_layout, root, shard_of
 from blocks.store import files
-from blocks.store.history import Changes, changes_since
+from blocks.store.history import Changes, changes_since, kept_seq
 from blocks.store.schema import Db
 
 FORMAT = 1
@@ -46,6 +46,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     root: str
     shards: list[Shard]
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """What a version file leads back from and to.
+
+    Attributes:
+        from_: The seq that it leads back to, with the mirror's time (Unix seconds), root and records then.
+        to: The seq that it leads back from, and its time.
+    """
+
+    from_: int
+    to: int
+    from_time: float
+    time: float
+    root: str
+    records: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,11 @@ class Target:
         return self.current / file_name(shard.start, mirror_layout(records))
 
 
+def version_file(folder: Path, seq: int) -> Path:
+    """The file of a mirror's folder that leads back from a seq."""
+    return folder / "versions" / f"{seq:012d}.jsonl"
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest, None when there is none.
 
@@ -93,21 +114,30 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise MirrorDamaged(f"the mirror's manifest is damaged: {error}", where=str(path)) from None
 
 
-def write_file(path: Path, data: bytes) -> list[int]:
-    """Write a whole file or nothing: temporary file, fsync, rename. Returns its size, time and inode."""
+def write_file(path: Path, data: bytes | Iterable[bytes]) -> list[int]:
+    """Write a whole file or nothing: temporary file, fsync, rename. Returns its size, time and inode.
+
+    Args:
+        data: All of it, or its parts one after the other.
+
+    Raises:
+        StoreError: It can't be written; what was there before stays.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as handle:
-            handle.write(data)
+            handle.writelines([data] if isinstance(data, bytes) else data)
             handle.flush()
             os.fsync(handle.fileno())
             stat = _identity(os.fstat(handle.fileno()))
         temporary.replace(path)
         return stat
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise StoreError(
             f"the mirror can't be written: {error.strerror}",
             where=str(path),
@@ -138,7 +168,8 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         _set_aside(target, [target.folder / MANIFEST])
     layout = mirror_layout(records)
     unfinished = (target.folder / "pending").exists()
-    whole = old is None or old.seq > upto or mirror_layout(old.records) != layout or unfinished
+    astray = old is not None and (old.seq > upto or kept_seq(db, target.collection, old.seq) != old.seq)
+    whole = old is None or astray or mirror_layout(old.records) != layout or unfinished
     changes: Changes = {}
     if old is None or whole:
         shards, written = _write(target, files.shards(db, target.collection, layout.bits), layout, stats)
@@ -151,7 +182,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         changes = changes_since(db, target.collection, old.seq, upto)
         touched = _touched(old.shards, changes) | set(bad)
         shards, written, kept = _update(db, target, old, touched, layout, stats)
-    if old is not None and old.seq < upto:
+    if old is not None and old.seq < upto and not astray:
         _write_version(target, old, changes or changes_since(db, target.collection, old.seq, upto), upto, now)
     manifest = Manifest(
         format=FORMAT,
@@ -255,11 +286,11 @@ def _update(
 
 def _write_version(target: Target, old: Manifest, changes: Changes, upto: int, now: float) -> None:
     """Keep what the update replaces: a header, then id and content before of every record it changed, in key order."""
-    header = {"from": old.seq, "to": upto, "from_time": old.time, "time": now, "root": old.root, "records": old.records}
+    header = Header(from_=old.seq, to=upto, from_time=old.time, time=now, root=old.root, records=old.records)
     lines = [msgspec.json.encode(header)]
     for id, (_, before) in sorted(changes.items()):
         lines.append(msgspec.json.encode([id, None if before is None else msgspec.Raw(before)]))
-    write_file(target.folder / "versions" / f"{upto:012d}.jsonl", body(lines))
+    write_file(version_file(target.folder, upto), body(lines))
 
 
 def _sweep(

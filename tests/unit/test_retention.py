@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosync.retention import DAY, Point, kept, protected, spans
+from autosync.retention import DAY, Point, kept, portions, protected, spans
 from autosync.settings import Retention
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC).timestamp()
@@ -115,3 +115,13 @@ def test_a_span_ends_with_its_kept_point(points: list[Point], rule: Retention) -
     found = spans(((point.seq, point) for point in points), keep)
     assert [point for span in found for point in span] == points
     assert all([point.seq in keep for point in span] == [False] * (len(span) - 1) + [True] for span in found)
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(0, 100))
+def test_work_is_cut_into_bounded_portions(sizes: list[int], most: int) -> None:
+    """Nothing is lost; a portion of more than two stays below the limit; two or more items always get somewhere."""
+    found = portions(sizes, int, most)
+    assert [size for portion in found for size in portion] == sizes
+    assert all(len(portion) <= 2 or sum(portion) <= most for portion in found)
+    assert all(len(portion) > 1 for portion in found[:-1])
+    assert len(found) < len(sizes) or len(sizes) < 2
