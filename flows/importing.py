@@ -1,0 +1,99 @@
+"""import-git without Prefect: the history of a JSON file in a Git repository becomes a collection's change log."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from autosync.errors import ConfigError
+from autosync.records import Pointer
+from autosync.settings import Source, check_collection
+from blocks.git_history import open_history
+from blocks.store import ledger
+from blocks.store.importing import Version, import_versions
+from flows.progress import progress
+from flows.space import Space, now
+
+
+def imported_source(
+    space: Space, path: str, key: Sequence[str], records: str = "", collection: str = ""
+) -> tuple[Source, bool]:
+    """The file as a source, and whether the configuration has a source that feeds its collection.
+
+    Args:
+        path: The file; its name without the ending is the collection's when that is empty.
+
+    Raises:
+        ConfigError: A name that no collection can have, no key, or another key than that source has.
+    """
+    name = collection or Path(path).stem
+    check_collection(name, "--collection")
+    if not key or any(not Pointer(text).tokens for text in key):
+        raise ConfigError("a record's key is needed", todo="name it as in --key /id, once for each of its parts")
+    configured = space.settings.source if space.config.exists() else []
+    feeding = next((source for source in configured if source.into == name), None)
+    if feeding and [Pointer(text).tokens for text in feeding.keys] != [Pointer(text).tokens for text in key]:
+        raise ConfigError(
+            f"the source {feeding.name!r}, which feeds {name!r}, has the key {feeding.keys}, not {list(key)}",
+            where=str(space.config),
+            todo="give the same key, or another name with --collection NAME",
+        )
+    source = Source(
+        name=feeding.name if feeding else name, location=path, key=list(key), collection=name, records=records
+    )
+    return source, feeding is not None
+
+
+def import_history(
+    space: Space, source: Source, fed: bool, repository: str, branch: str = "", *, token: int
+) -> dict[str, Any]:
+    """Write the history of a file to the store, all of it or nothing.
+
+    Args:
+        source, fed: From `imported_source`.
+        repository: A folder, or an address that git clones from.
+        branch: A branch, tag or commit; HEAD when empty.
+        token: The fencing token of the place `source NAME`.
+
+    Returns:
+        repository, path, collection, head, and what `Imported` has.
+
+    Raises:
+        ConfigError: No repository, branch or file of that name; the collection has changes already.
+        SourceError: No version can be read.
+        RemoteError: git failed.
+        StaleLock: A run of the source began meanwhile.
+    """
+    space.home.staging.mkdir(parents=True, exist_ok=True)
+    with (
+        open_history(repository, source.location, branch) as history,
+        tempfile.TemporaryDirectory(prefix="import-", dir=space.home.staging) as folder,
+        space.database() as db,
+    ):
+        scratch = Path(folder)
+        versions = (
+            Version(found.sha, found.time, history.rows(found, source.records, scratch))
+            for found in progress(f"import {source.into}", history.versions(), size=lambda _: 1)
+        )
+        fed_by = source.name if fed else None
+        done = import_versions(db, source, versions, fed_by=fed_by, token=token, now=now())
+    known = {"repository": history.address, "path": history.path, "collection": source.into, "head": history.head}
+    return known | msgspec.structs.asdict(done)
+
+
+def import_alone(space: Space, source: Source, fed: bool, repository: str, branch: str = "") -> dict[str, Any]:
+    """The same from a command, without a Prefect server: takes the source's place by a fencing token alone.
+
+    A run of the source that is under way can no longer write; it says so, and the next one goes on.
+    """
+    place = f"source {source.name}"
+    with space.database() as db:
+        token = ledger.grant(db, place, "import-git", now=now())
+        try:
+            return import_history(space, source, fed, repository, branch, token=token)
+        finally:
+            ledger.release(db, place, token, now=now())
