@@ -43,7 +43,7 @@ def raw_digests(rows: Sequence[bytes], seed: int) -> Entries:
 def merge(parts: Sequence[Entries]) -> Entries:
     """Entries of several parts in the order of their hashes, equal hashes once. Sorted parts cost little."""
     entries = np.concatenate(parts)
-    entries = entries[np.argsort(entries["hi"], kind="stable")]
+    entries = entries.take(np.argsort(entries["hi"]))
     same = (entries["hi"][1:] == entries["hi"][:-1]) & (entries["lo"][1:] == entries["lo"][:-1])
     return entries[np.concatenate([[True], ~same])] if same.any() else entries
 
