@@ -6,7 +6,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -122,10 +122,15 @@ class Backup(Struct, frozen=True):
 
 
 class Retention(Struct, frozen=True):
-    """How long versions are kept: all for `days`, then one a day for `daily` days, then one a month."""
+    """How long history is kept: all for `days`, then the last of each day for `daily` days, then of each month.
 
-    days: int = 30
-    daily: int = 365
+    Attributes:
+        schedule: When what is past that is merged; "" for never by itself.
+    """
+
+    days: Annotated[int, msgspec.Meta(ge=0)] = 30
+    daily: Annotated[int, msgspec.Meta(ge=0)] = 365
+    schedule: str | float | None = "45 3 * * *"
 
 
 class Report(Struct, frozen=True):

@@ -96,6 +96,15 @@ def chain(folder: Path, seq: int) -> list[Version]:
     return found
 
 
+def _reachable(folder: Path) -> list[Version]:
+    """The version files that lead back from the mirror as it is, newest first; none while its manifest is damaged."""
+    try:
+        manifest = read_manifest(folder)
+    except MirrorDamaged:
+        return []
+    return chain(folder, manifest.seq) if manifest else []
+
+
 def plan(folder: Path, rule: Retention, now: float, keep: frozenset[int]) -> Removed:
     """What `compact` would remove."""
     total = Removed()
@@ -137,8 +146,7 @@ def compact(folder: Path, rule: Retention, now: float, keep: frozenset[int]) -> 
 
 def _spans(folder: Path, rule: Retention, now: float, keep: frozenset[int]) -> list[list[Version]]:
     """The version files that are to become one, where there are several, oldest first."""
-    manifest = read_manifest(folder)
-    versions = chain(folder, manifest.seq)[::-1] if manifest else []
+    versions = _reachable(folder)[::-1]
     if not versions:
         return []
     oldest = versions[0].header
@@ -187,13 +195,16 @@ def _merge_few(span: list[Version]) -> Version:
 
 def _sweep(folder: Path) -> None:
     """Delete what a dead compaction left: files that a merged one stands for, and files that were not finished."""
-    manifest = read_manifest(folder)
-    versions = chain(folder, manifest.seq) if manifest else []
-    if not manifest or not versions:
+    versions = _reachable(folder)
+    if not versions:
         return
-    needed, oldest = {version.path.name for version in versions}, versions[-1].header.from_
+    needed, oldest, newest = (
+        {version.path.name for version in versions},
+        versions[-1].header.from_,
+        versions[0].header.to,
+    )
     for path in (folder / "versions").iterdir():
         name = path.name.removesuffix(".jsonl")
-        covered = name.isdecimal() and oldest < int(name) <= manifest.seq and path.name not in needed
+        covered = name.isdecimal() and oldest < int(name) <= newest and path.name not in needed
         if covered or path.name.endswith(".tmp"):
             path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from prefect.types.entrypoint import EntrypointType
 from autosync.policy import LOCK_LIMITS
 from blocks.catalog import GitRemote, JsonSource, SQLiteStore
 from flows.backup import backup
+from flows.compact import compact
 from flows.monitor import monitor
 from flows.report import report
 from flows.restore import restore
@@ -26,8 +27,8 @@ SKIP_IF_RUNNING = ConcurrencyLimitConfig(limit=1, collision_strategy=Concurrency
 
 
 def schedule(value: str | float | None) -> dict[str, Any]:
-    """A schedule of autosync.toml as Prefect takes it: cron text, or seconds."""
-    if value is None:
+    """A schedule of autosync.toml as Prefect takes it: cron text, or seconds; none for none."""
+    if value is None or value == "":
         return {}
     return {"cron": value} if isinstance(value, str) else {"interval": timedelta(seconds=float(value))}
 
@@ -64,6 +65,7 @@ def _wanted(space: Space) -> list[tuple[Flow[..., Any], str, str | float | None,
     wanted += [
         (report, "report", settings.report.schedule, {}),
         (backup, "backup", settings.backup.schedule, {}),
+        (compact, "compact", settings.retention.schedule, {}),
         (monitor, "monitor", settings.report.monitor_schedule, {}),
         (restore, "restore", None, {"collection": settings.source[0].into if settings.source else ""}),
     ]

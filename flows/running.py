@@ -31,6 +31,15 @@ async def write_report(here: Space) -> None:
         event("report", "-", mask(state.message or "the report failed"), logging.WARNING)
 
 
+async def compact_history(here: Space) -> list[dict[str, Any]]:
+    """One run of the compact flow; what it returns."""
+    from flows.compact import compact
+
+    logging.getLogger("prefect").setLevel(logging.CRITICAL)
+    done: list[dict[str, Any]] = await compact(home=str(here.home.path), config=str(here.config))
+    return done
+
+
 async def sync_source(here: Space, name: str, accept: str = "", **parameters: Any) -> dict[str, Any]:
     """One run of the sync flow; its result as `autosync run --json` prints it."""
     logging.getLogger("prefect").setLevel(logging.CRITICAL)

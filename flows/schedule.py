@@ -11,12 +11,14 @@ HISTORY_DAYS = 90
 
 
 def arrivals(space: Space, name: str) -> list[float]:
-    """When batches with changes from a source were stored, Unix seconds, in order."""
+    """When runs of a source brought changes, Unix seconds, in order."""
     with space.database(read_only=True) as db:
         if batches.collection_id(db, space.source(name).into) is None:
             return []
         rows = db.execute(
-            "SELECT time FROM batch WHERE source = ? AND time >= ? ORDER BY time", [name, now() - HISTORY_DAYS * 86_400]
+            "SELECT started FROM run WHERE source = ? AND started >= ? AND inserted + updated + deleted > 0 "
+            "ORDER BY started",
+            [name, now() - HISTORY_DAYS * 86_400],
         )
         return [row[0] for row in rows]
 

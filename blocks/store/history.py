@@ -80,7 +80,7 @@ def changes_since(db: Db, collection: int, after: int, upto: int) -> Changes:
     found = db.execute(
         "SELECT record.id, record.doc IS NOT NULL, CAST(change.before AS BLOB) FROM batch "
         "CROSS JOIN change ON change.seq BETWEEN max(batch.first_seq, ?) AND min(batch.last_seq, ?) "
-        "AND change.batch = batch.batch "
+        "AND +change.batch = batch.batch "
         "CROSS JOIN record USING (rec) WHERE batch.collection = ? AND batch.last_seq > ? "
         "ORDER BY batch.batch DESC, change.seq DESC",
         [after + 1, upto, collection, after],

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from blocks.store import history, ledger
+from blocks.store.compaction import COMPACTED
 from blocks.store.history import Row
 from blocks.store.schema import Db, connect, explained
 
@@ -102,14 +106,17 @@ class Reader:
     ) -> list[Row]:
         """The change log, newest first, with a seq below `before`.
 
-        A batch's changes have consecutive seqs, so batches are filtered first and the log is read from
-        there until the limit is reached; nothing is sorted. The + keeps SQLite from indexing the log by op.
+        A collection's batches follow each other in the log, so batches are filtered first and the log is read from
+        there until the limit is reached; nothing is sorted. Merged batches of different collections lie between each
+        other, so each collection is read apart. The + keeps SQLite from indexing the log.
+
+        Args:
+            run: Not the changes of batches that were merged: they belong to several runs.
         """
         counted = {"insert": "inserted", "update": "updated", "delete": "deleted"}.get(op or "", "1")
         where, values = _where(
             ("batch.source = ?", source),
-            ("batch.collection = (SELECT collection FROM collection WHERE name = ?)", collection),
-            ("batch.run = ?", run),
+            (f"batch.origin != '{COMPACTED}' AND batch.run = ?", run),
             (f"batch.{counted} > 0 AND +change.op = ?", op),
             ("batch.time >= ?", since),
             ("batch.time < ?", until),
@@ -117,11 +124,17 @@ class Reader:
         upto = 1 << 62 if before is None else before
         picked = (
             "SELECT change.seq FROM batch CROSS JOIN change ON change.seq BETWEEN batch.first_seq AND batch.last_seq "
-            f"WHERE batch.first_seq < ? AND change.seq < ? AND {where} "
-            "ORDER BY batch.batch DESC, change.seq DESC LIMIT ?"
+            f"WHERE +change.batch = batch.batch AND batch.collection = ? AND batch.first_seq < ? AND change.seq < ? "
+            f"AND {where} ORDER BY batch.batch DESC, change.seq DESC LIMIT ?"
         )
-        sql = f"{CHANGE} WHERE log.seq IN ({picked}) ORDER BY log.seq DESC"
-        return self.rows(sql, [upto, upto, *values, limit])
+        names, name = _where(("name = ?", collection))
+        seqs = [
+            row["seq"]
+            for one in self.rows(f"SELECT collection FROM collection WHERE {names}", name)
+            for row in self.rows(picked, [one["collection"], upto, upto, *values, limit])
+        ]
+        newest = msgspec.json.encode(nlargest(limit, seqs)).decode()
+        return self.rows(f"{CHANGE} WHERE log.seq IN (SELECT value FROM json_each(?)) ORDER BY log.seq DESC", [newest])
 
     def record(self, collection: str, id: str) -> Row | None:
         """A record with its number and its document, which is None when it was deleted; None for no such record."""

@@ -1,11 +1,13 @@
-"""up, report, backup, restore, health: the service and its products."""
+"""up, report, backup, restore, compact, health: the service and its products."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from autosync.errors import ConfigError
@@ -103,6 +105,37 @@ def restore(
         print_json(done)
     else:
         console().print(f"{done['records']:,} records of {collection} as of seq {done['seq']}: {done['file']}")
+
+
+@app.command()
+def compact(
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge history past its [retention]: every change for a while, then one state a day, then one a month."""
+    here = space()
+    require_store(here)
+    if plan:
+        from flows.compact import plan_compaction
+
+        found = [msgspec.to_builtins(row) for row in plan_compaction(here)]
+    else:
+        from flows.commands.sync import reach_server
+
+        reach_server(here)
+        from flows.running import compact_history
+
+        found = asyncio.run(compact_history(here))
+    if as_json:
+        print_json({"planned": plan, "collections": found})
+        return
+    columns = ["collection", "points", "merged", "rows", "bytes", "files", "file_bytes"]
+    print_table("", columns, [[row["collection"], *(f"{row[name]:,}" for name in columns[1:])] for row in found])
+    out = console()
+    for path in [path for row in found for path in row["damaged"]]:
+        out.print(f"\nleft alone, because it can't be read: {path}", style="red")
+    if freed := sum(row["freed"] for row in found):
+        out.print(f"\nThe database's file is {freed:,} bytes smaller.")
 
 
 @app.command()

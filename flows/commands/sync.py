@@ -54,6 +54,14 @@ def status_of(results: list[dict[str, Any]]) -> int:
 
 def run_all(here: Space, names: list[str], accept: str = "", **parameters: Any) -> list[dict[str, Any]]:
     """Run the sync flow for each source, one after the other, and return the runs as `run --json` prints them."""
+    reach_server(here)
+    from flows.running import sync_source
+
+    return asyncio.run(_each(here, names, accept, parameters, sync_source))
+
+
+def reach_server(here: Space) -> None:
+    """Make sure that a Prefect server answers: the user's own, that of `autosync up`, or one for this command."""
     from flows.server import prepare
 
     server = prepare(here.home, os.environ)
@@ -61,9 +69,6 @@ def run_all(here: Space, names: list[str], accept: str = "", **parameters: Any) 
         from flows.running import warm
 
         asyncio.run(warm())
-    from flows.running import sync_source
-
-    return asyncio.run(_each(here, names, accept, parameters, sync_source))
 
 
 async def _each(

@@ -41,6 +41,7 @@ def test_prefect_yaml_has_the_deployments_of_autosync_toml() -> None:
     wanted = {source.name: source.schedule for source in settings.source}
     wanted |= {"report": settings.report.schedule, "monitor": settings.report.monitor_schedule}
     wanted |= {"backup": settings.backup.schedule, "restore": None}
+    wanted |= {"compact": settings.retention.schedule}
     assert held.keys() == wanted.keys()
     for name, when in wanted.items():
         schedules = held[name].get("schedules", [])
