@@ -151,8 +151,11 @@ class _Document:
 
     def _whole(self, text: bytes) -> Iterator[list[bytes]]:
         with self._explained(text, 0):
-            found = _descend(text, self.pointer)
-            rows = [found] if bytes(memoryview(found)[:1]) == b"{" else _decode_rows(found)
+            if not self.pointer and text.startswith(b"["):
+                rows = _decode_rows(text)
+            else:
+                found = _descend(text, self.pointer)
+                rows = [found] if bytes(memoryview(found)[:1]) == b"{" else _decode_rows(found)
         for first in range(0, len(rows), ROWS_AT_ONCE):
             yield [bytes(row) for row in rows[first : first + ROWS_AT_ONCE]]
 
