@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.service import ROOT
+from tests.performance.memory import Peak
 from tests.pipeline import SHARED
 
 
@@ -18,15 +19,41 @@ def bench(module: str, *args: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
-@pytest.mark.parametrize("shape", ["jsonl", "array"])
+@pytest.mark.parametrize("shape", ["jsonl", "array", "folder"])
 def test_the_data_path_is_measured_against_its_floor(tmp_path: Path, shape: str) -> None:
-    """Every case has a ratio to the floor, its parts and its peak memory."""
+    """Every case does what it says, has a ratio to the floor, its parts and its peak memory."""
     target = tmp_path / "out.json"
     said = bench("datapath", "--records", "5000", "--shape", shape, "--json", str(target))
-    cases = json.loads(target.read_text())["rounds"][0]
-    assert cases.keys() == {"a", "b", "c", "d"}
-    assert all(case["ratio"] > 0 and case["mb"] > 0 for case in cases.values())
-    assert {"ingest", "store", "mirror"} == cases["a"]["parts"].keys() and "ratio" in said
+    found = json.loads(target.read_text())
+    cases = found["rounds"][shape][0]
+    counts = {case: row["counts"][:3] for case, row in cases.items()}
+    assert counts == {"a": [5000, 0, 0], "b": [0, 50, 5], "c": [0, 0, 0], "d": [50, 0, 0], "e": [0, 1, 0]}
+    assert all(case["ratio"] > 0 and case["mb"] >= case["own_mb"] > 0 for case in cases.values())
+    assert {"ingest", "store", "mirror"} == cases["a"]["parts"].keys() and "must" in said
+    assert found["machine"]["cores"] >= 1
+
+
+def test_others_and_sizes_are_measured(tmp_path: Path) -> None:
+    """What people use today stands beside it; the curve has time and memory of each size."""
+    target = tmp_path / "out.json"
+    bench("datapath", "--records", "1000", "--others", "--json", str(target))
+    others = json.loads(target.read_text())["others"]
+    assert others["upsert_all a"]["seconds"] > 0 and others["upsert_all b"]["seconds"] > 0
+    assert "seconds" in others["dlt a"] or "dlt" in others["dlt a"]["error"]
+    bench("datapath", "--curve", "1000,2000", "--big", "0.001", "--json", str(target))
+    curve = json.loads(target.read_text())["curve"]
+    assert [row["records"] for row in curve] == [1000, 2000, 3788]
+    assert all(row["a"]["counts"][0] == row["records"] and row["c"]["mb"] > 0 for row in curve)
+
+
+def test_peak_memory_counts_what_a_program_starts() -> None:
+    """A child's memory is part of the peak."""
+    child = "x = bytearray(60_000_000); import time; time.sleep(0.5)"
+    command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"]
+    with subprocess.Popen(command, text=True) as program:
+        peak = Peak(program)
+        program.communicate()
+    assert peak.done() > 60_000_000
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "traces").is_dir(), reason="../shared/data/traces is not here")
