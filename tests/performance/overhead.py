@@ -1,8 +1,8 @@
 """What is ours on top of Python and Prefect: `python -m tests.performance.overhead [--records N] [--rounds R]`.
 
 Against one running `autosync up`: `autosync run` with nothing changed, in turn with a bare Prefect program
-that runs as many async flows of one task; the difference is ours. Then a sync of one changed record in a
-collection of N, end to end, with its stages.
+that runs as many async flows of one task; the difference is ours. Then syncs of one changed record in a
+collection of N, end to end: the stages' own work, Prefect's tasks around it, what it waited for its server.
 """
 
 from __future__ import annotations
@@ -55,26 +55,71 @@ def measure(service: Service, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def one_change(service: Service, records: int) -> dict[str, Any]:
-    """A sync of one changed record among many, end to end."""
+def changes(service: Service, records: int, rounds: int) -> list[dict[str, Any]]:
+    """Syncs of one changed record among many, end to end, each after another change."""
     path = service.folder / "big.jsonl"
     lines = [f'{{"id": "R{n:09d}", "name": "record {n}", "text": "{"x" * 200}", "n": {n}}}\n' for n in range(records)]
-    path.write_text("".join(lines))
-    service.run("run", "big", timeout=900)
-    lines[records // 2] = lines[records // 2].replace("record", "changed")
+    _write(path, lines)
+    service.run("run", "big", timeout=1800)
+    found = []
+    for n in range(rounds):
+        place = (n + 1) * records // (rounds + 1)
+        lines[place] = lines[place].replace("record", "changed")
+        _write(path, lines)
+        found.append(traced(service, "big"))
+        assert found[-1]["run"]["updated"] == 1, found[-1]
+    found.append(traced(service, "big"))
+    assert found[-1]["run"]["outcome"] == "unchanged", found[-1]
+    return found
+
+
+def _write(path: Path, lines: list[str]) -> None:
     path.write_text("".join(lines))
     os.utime(path, (time.time() - 60, time.time() - 60))
+
+
+def traced(service: Service, source: str) -> dict[str, Any]:
+    """One `autosync run`, where its seconds went."""
+    notes = service.folder / "traced.json"
+    command = service.command("run", source, "--json")
+    command[1:3] = ["-m", "tests.performance.traced", str(notes)]
     clock = time.perf_counter()
-    run = service.json("run", "big")["runs"][0]
-    whole = time.perf_counter() - clock
-    assert run["updated"] == 1, run
-    return {"seconds": whole, "stages": {stage["name"]: stage["seconds"] for stage in run["stages"]}}
+    said = subprocess.run(command, env=service.environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    seconds = time.perf_counter() - clock
+    run, found = json.loads(said)["runs"][0], json.loads(notes.read_text())
+    waited = sum(wait["seconds"] for wait in found["waits"])
+    in_stages = sum(stage["seconds"] for stage in run["stages"])
+    return found | {
+        "run": run,
+        "seconds": seconds,
+        "waited": waited,
+        "tasks": in_stages - sum(found["work"].values()),
+        "rest": seconds - in_stages,
+    }
+
+
+def show_changes(found: list[dict[str, Any]], records: int) -> None:
+    """Print the seconds of each sync: whole, the stages' own work, what is around it."""
+    print(f"\nsyncs of one changed record of {records:,}, and one of none, in seconds")
+    names = list(dict.fromkeys(name for row in found for name in row["work"]))
+    print(
+        "   ".join(["changed", "  all", *(f"{name:>6}" for name in names), " tasks", "  rest", "503 waits", "requests"])
+    )
+    for row in found:
+        own = "   ".join(f"{row['work'].get(name, 0):6.3f}" for name in names)
+        print(
+            f"{row['run']['updated']:7}   {row['seconds']:5.2f}   {own}   {row['tasks']:6.3f}   {row['rest']:6.3f}   "
+            f"{len(row['waits'])}: {row['waited']:5.1f}   {row['requests']:8}"
+        )
+    print(
+        "tasks: Prefect's task runs around the stages' work, with waits; rest: start, imports, flow run, artifacts, log"
+    )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -90,15 +135,15 @@ def main() -> None:
         with up(Service(folder), "--no-observe") as service:
             service.run("run")
             found = measure(service, args.rounds)
-            change = one_change(service, args.records)
+            changed = changes(service, args.records, args.rounds)
     middle = {what: statistics.median(seconds) for what, seconds in found.items()}
     for what, seconds in found.items():
         print(f"{what:14} median {middle[what]:.2f} s  ({min(seconds):.2f} to {max(seconds):.2f})")
     ours = middle["autosync run"] - middle["bare Prefect"]
     print(f"ours           {ours:.2f} s, {middle['autosync run'] / middle['bare Prefect']:.2f} times the bare program")
-    print(f"one changed record of {args.records:,}: {change['seconds']:.2f} s, stages {change['stages']}")
+    show_changes(changed, args.records)
     if args.json:
-        args.json.write_text(json.dumps({"runs": found, "ours": ours, "change": change}, indent=2))
+        args.json.write_text(json.dumps({"runs": found, "ours": ours, "changes": changed}, indent=2))
 
 
 if __name__ == "__main__":

@@ -60,3 +60,12 @@ def test_peak_memory_counts_what_a_program_starts() -> None:
 def test_the_schedule_is_measured_on_real_arrivals() -> None:
     """The predictive schedule is replayed against a fixed interval."""
     assert "geometric mean" in bench("bench_schedule").lower()
+
+
+def test_importing_a_history_is_measured(tmp_path: Path) -> None:
+    """Wall and CPU time are there, and the log has every insert, update and delete that the commits made."""
+    target = tmp_path / "out.json"
+    said = bench("bench_import_git", "--records", "50", "--commits", "5", "--kev", str(tmp_path), "--json", str(target))
+    made = json.loads(target.read_text())[0]
+    assert made["autosync"]["wall"] > 0 and made["autosync"]["cpu"] > 0 and "autosync" in said
+    assert (made["changes"]["insert"], made["changes"]["delete"]) == (54, 4) and made["changes"]["update"] > 0
