@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -44,6 +44,12 @@ class Fields:
         for shape in set(map(tuple, objects)):
             self._names[name] |= dict.fromkeys(shape)
         return len(objects)
+
+
+def inner_fields(paths: Collection[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Different paths in their order, without those of which others tell the names inside."""
+    outer = {path[0] for path in paths if len(path) > 1}
+    return [path for path in dict.fromkeys(paths) if len(path) > 1 or path[0] not in outer]
 
 
 def _objects(text: bytes) -> int:

@@ -6,27 +6,26 @@ parsed, keyed, checked and compared with the stored hash of the record with thei
 
 from __future__ import annotations
 
-import gc
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from autosync.checks import compile_checks, unique_value
 from autosync.errors import SourceError
-from autosync.fields import Fields
-from autosync.records import BadRecord, Document, NotUtf8, Pointer, key_reader, keys_reader, parse, parse_many
+from autosync.fields import inner_fields
+from autosync.parsing import PARSED_AT_ONCE, Parsed, Parser, RefusedRow, RowParser
 from autosync.seen import ENTRY, Entries, Recs, Seen, raw_digests
 from autosync.settings import Source
 from autosync.shards import levels
 
-PARSED_AT_ONCE = 2048
+MOST_WAITING = 8
 
 Lookup = Callable[[Sequence[str]], Mapping[str, tuple[int, bytes | None]]]
 
@@ -53,13 +52,14 @@ class Writer(Protocol):
     def write(self, ids: bytes, docs: bytes) -> None: ...
 
 
-class Parsed(NamedTuple):
-    """Rows of a block that were parsed and passed their checks: positions in it, ids, documents, canonical forms."""
+class Waiting(NamedTuple):
+    """Rows that were given to the parser: how to name them, their positions, hashes and bytes, and the answer."""
 
+    where: Callable[[int], str]
     places: npt.NDArray[np.int64]
-    ids: list[str]
-    values: list[Document]
-    docs: bytes
+    entries: Entries
+    rows: list[bytes]
+    answer: Callable[[], Parsed]
 
 
 @dataclass
@@ -110,22 +110,24 @@ class Sifter:
         seen: What the source showed last time.
         lookup: Given ids, their (rec, stored canonical form); the form is None for a deleted record.
         writer: Receives each row that will be written.
+        parser: Parses the rows; here and now when None.
     """
 
-    def __init__(self, source: Source, seen: Seen, lookup: Lookup, writer: Writer) -> None:
+    def __init__(
+        self, source: Source, seen: Seen, lookup: Lookup, writer: Writer, parser: Parser | None = None
+    ) -> None:
         self.source, self.seen, self.lookup, self.writer = source, seen, lookup, writer
-        self.key, self.keys = key_reader(source.keys), keys_reader(source.keys)
-        self.checks = compile_checks(source.expect)
-        self.uniques = [(text, Pointer(text)) for text in source.expect.unique]
+        self.parser = parser or RowParser(source)
         self.hit = np.zeros(len(seen), dtype=bool)
+        self.waiting: deque[Waiting] = deque()
         self.refused: list[Refusal] = []
         self.recs, self.born = array("q"), bytearray()
         self.key_hashes = array("Q")
         self.entries: list[Entries] = []
         self.same: list[Entries] = []
         self.places: list[tuple[int, Callable[[int], str], npt.NDArray[np.int64]]] = []
-        self.values: dict[str, dict[int, str]] = {text: {} for text, _ in self.uniques}
-        self.fields = Fields()
+        self.values: dict[str, dict[int, str]] = {text: {} for text in source.expect.unique}
+        self.fields: dict[tuple[str, ...], None] = {}
         self.rows = self.hits = self.repeated = 0
 
     def block(self, block: Block) -> None:
@@ -134,99 +136,71 @@ class Sifter:
         Raises:
             SourceError: The input's encoding is wrong, so that nothing of it can be trusted.
         """
-        with _collector_paused():
-            self._sift(block, raw_digests(block.rows, self.seen.seed))
-
-    def _sift(self, block: Block, wanted: Entries) -> None:
+        wanted = raw_digests(block.rows, self.seen.seed)
         places = self.seen.find(wanted)
         found = places[places >= 0]
         self.hit[found] = True
         self.rows += len(found)
         self.hits += len(found)
-        if len(found) < len(block.rows):
-            misses = np.flatnonzero(places < 0)
-            for first in range(0, len(misses), PARSED_AT_ONCE):
-                self._stage(block.where, self._parse(block, misses[first : first + PARSED_AT_ONCE]), wanted)
+        misses = np.flatnonzero(places < 0)
+        for first in range(0, len(misses), PARSED_AT_ONCE):
+            some = misses[first : first + PARSED_AT_ONCE]
+            rows = [block.rows[n] for n in some.tolist()]
+            self.waiting.append(Waiting(block.where, some, wanted.take(some), rows, self.parser.submit(rows)))
+            if len(self.waiting) > MOST_WAITING:
+                self._stage(self.waiting.popleft())
 
-    def _parse(self, block: Block, misses: npt.NDArray[np.int64]) -> Parsed:
-        rows = [block.rows[n] for n in misses.tolist()]
-        try:
-            if found := parse_many(rows):
-                values, docs = found
-                if self.checks is None or self.checks.all_pass(values):
-                    return Parsed(misses, self.keys(values), values, docs)
-        except BadRecord:
-            pass  # which one is found below
-        return self._parse_each(block, misses)
+    def _refuse_rows(self, waiting: Waiting, refused: list[RefusedRow]) -> None:
+        for row, id, reason, not_utf8 in map(msgspec.structs.astuple, refused):
+            raw, where = waiting.rows[row], waiting.where(int(waiting.places[row]))
+            if not_utf8:
+                raise SourceError(
+                    f"the source is not encoded in UTF-8: {reason}",
+                    where=where,
+                    kept="everything; nothing was taken from this input",
+                    todo="save it as UTF-8",
+                ) from None
+            if raw.strip():
+                self.rows += 1
+                self.refused.append(Refusal(where, id, reason, raw))
 
-    def _parse_each(self, block: Block, misses: npt.NDArray[np.int64]) -> Parsed:
-        places, ids, values, docs = array("q"), list[str](), list[Document](), list[bytes]()
-        for n in misses.tolist():
-            id = None
-            try:
-                value, doc = parse(block.rows[n])
-                id = self.key(value)
-                if self.checks is not None and (problems := self.checks.problems(value)):
-                    raise BadRecord("; ".join(problems))
-            except BadRecord as problem:
-                self._refuse_row(block, n, id, problem)
-                continue
-            places.append(n)
-            ids.append(id)
-            values.append(value)
-            docs.append(doc + b"\n")
-        return Parsed(np.array(places, dtype=np.int64), ids, values, b"".join(docs))
-
-    def _refuse_row(self, block: Block, n: int, id: str | None, problem: BadRecord) -> None:
-        raw = block.rows[n]
-        if isinstance(problem, NotUtf8):
-            raise SourceError(
-                f"the source is not encoded in UTF-8: {problem}",
-                where=block.where(n),
-                kept="everything; nothing was taken from this input",
-                todo="save it as UTF-8",
-            ) from None
-        if raw.strip():
-            self.rows += 1
-            self.refused.append(Refusal(block.where(n), id, str(problem), raw))
-
-    def _stage(self, where: Callable[[int], str], parsed: Parsed, wanted: Entries) -> None:
+    def _stage(self, waiting: Waiting) -> None:
         """Compare parsed rows with what the store has, and stage those that are new or differ."""
-        self.rows += len(parsed.ids)
-        if stored := self.lookup(parsed.ids):
-            found = [stored.get(id, (0, None)) for id in parsed.ids]
+        parsed, places, entries = waiting.answer(), waiting.places, waiting.entries
+        self._refuse_rows(waiting, parsed.refused)
+        if parsed.rows is not None:
+            places, entries = places[parsed.rows], entries.take(parsed.rows)
+        self.rows += len(places)
+        if stored := self.lookup(parsed.ids.decode().split("\n")[:-1]):
+            found = [stored.get(id, (0, None)) for id in parsed.ids.decode().split("\n")[:-1]]
             differs = [old[1] != doc for old, doc in zip(found, parsed.docs.splitlines(), strict=True)]
-            self._note_same(parsed, found, ~np.array(differs), wanted)
-            parsed = _only(parsed, differs)
-            found = list(compress(found, differs))
-            self.recs.extend([rec for rec, _ in found])
-            self.born += bytes([doc is None for _, doc in found])
+            self._note_same(entries, found, ~np.array(differs, dtype=bool))
+            if not all(differs):
+                kept = np.flatnonzero(differs)
+                parsed, places, entries = _only(parsed, differs), places[kept], entries.take(kept)
+            self.recs.extend([rec for rec, _ in compress(found, differs)])
+            self.born += bytes([doc is None for _, doc in compress(found, differs)])
         else:
-            self.recs.frombytes(bytes(8 * len(parsed.ids)))
-            self.born += b"\x01" * len(parsed.ids)
-        self._note_uniques(parsed.values)
-        keys = "\n".join([*parsed.ids, ""]).encode()
-        self.key_hashes.extend([xxh3_64_intdigest(id) for id in keys.splitlines()])
-        self.writer.write(keys, parsed.docs)
-        self.entries.append(wanted[parsed.places])
-        self.places.append((len(parsed.ids), where, parsed.places))
-        self.fields.note(parsed.values, parsed.docs)
+            self.recs.frombytes(bytes(8 * len(places)))
+            self.born += b"\x01" * len(places)
+        self._note_uniques(parsed.uniques)
+        self.key_hashes.extend([xxh3_64_intdigest(id) for id in parsed.ids.splitlines()])
+        self.writer.write(parsed.ids, parsed.docs)
+        self.entries.append(entries)
+        self.places.append((len(places), waiting.where, places))
+        self.fields |= dict.fromkeys(parsed.fields)
 
-    def _note_same(
-        self, parsed: Parsed, found: list[tuple[int, bytes | None]], same: npt.NDArray[np.bool_], wanted: Entries
-    ) -> None:
+    def _note_same(self, entries: Entries, found: list[tuple[int, bytes | None]], same: npt.NDArray[np.bool_]) -> None:
         """Rows that only look different: their raw hash is remembered, nothing is written."""
         if same.any():
-            rows = wanted[parsed.places[same]]
+            rows = entries[same]
             rows["rec"] = [rec for rec, _ in compress(found, same)]
             self.same.append(rows)
 
-    def _note_uniques(self, values: list[Document]) -> None:
+    def _note_uniques(self, uniques: list[list[str | None]]) -> None:
         first = len(self.key_hashes)
-        for text, pointer in self.uniques:
-            for position, value in enumerate(values, first):
-                if (unique := unique_value(pointer, value)) is not None:
-                    self.values[text][position] = unique
+        for noted, values in zip(self.values.values(), uniques, strict=True):
+            noted.update((n, value) for n, value in enumerate(values, first) if value is not None)
 
     def place(self, position: int) -> str:
         """Where the row at a staged position stands in the input."""
@@ -251,6 +225,8 @@ class Sifter:
             records: How many they are.
             holders: Pointer, values -> value -> (rec, id) of the live record that has it.
         """
+        while self.waiting:
+            self._stage(self.waiting.popleft())
         self.repeated += self.hits - int(self.hit.sum())
         recs = np.array(self.recs, dtype=np.int64)
         same = _joined(self.same)
@@ -275,7 +251,7 @@ class Sifter:
             unchanged=int(self.hit.sum()) + len(same),
             deletes=deletes,
             skip=frozenset(skip),
-            fields=self.fields.paths,
+            fields=inner_fields(self.fields),
             refused=self.refused,
             rows=self.rows,
             repeated=self.repeated,
@@ -389,29 +365,16 @@ class Sifter:
         return clashes
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Parsed documents hold no cycles: looking for some after every few hundred costs a quarter of the time."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
-
-
 def _joined(parts: list[Entries]) -> Entries:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=ENTRY)
 
 
 def _only(parsed: Parsed, keep: list[bool]) -> Parsed:
-    if all(keep):
-        return parsed
-    docs = b"".join(compress(parsed.docs.splitlines(keepends=True), keep))
     return Parsed(
-        parsed.places[np.array(keep, dtype=bool)],
-        list(compress(parsed.ids, keep)),
-        list(compress(parsed.values, keep)),
-        docs,
+        None,
+        b"".join(compress(parsed.ids.splitlines(keepends=True), keep)),
+        b"".join(compress(parsed.docs.splitlines(keepends=True), keep)),
+        [list(compress(values, keep)) for values in parsed.uniques],
+        parsed.fields,
+        [],
     )

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from autosync.errors import StaleLock, StoreBusy
+from autosync.fields import inner_fields
 from autosync.policy import Counts
 from autosync.seen import Entries, Recs, Seen, in_buckets, merge, update_bucket
 from autosync.settings import Source
@@ -306,9 +307,7 @@ def _delete(db: Db, deletes: Recs, number: int, seq: int) -> None:
 def _widen_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]) -> None:
     row = db.execute("SELECT fields FROM collection WHERE collection = ?", [collection]).fetchone()
     known = [tuple(path) for path in msgspec.json.decode(row[0])]
-    columns = list(dict.fromkeys(known + fields))
-    nested = {path[0] for path in columns if len(path) > 1}
-    columns = [path for path in columns if len(path) > 1 or path[0] not in nested]
+    columns = inner_fields([*known, *fields])
     if columns != known:
         db.execute(
             "UPDATE collection SET fields = ? WHERE collection = ?",

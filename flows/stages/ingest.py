@@ -17,6 +17,7 @@ from autosync.seen import Seen, rules_version
 from autosync.settings import Source
 from autosync.sift import Block, Sifter, Staged
 from blocks import staging
+from blocks.parsing import ProcessParser
 from blocks.sources import Fingerprint, Input, open_source
 from blocks.store import batches, ledger
 from blocks.store.schema import Db
@@ -108,6 +109,7 @@ def examine(
     previous: Fingerprint | None = msgspec.json.decode(state.fingerprint) if known and state.fingerprint else None
     collection = batches.collection_id(db, source.into)
     writer = staging.Stage(folder)
+    parser = ProcessParser(source, folder)
     try:
         if replay is None:
             opened = open_source(
@@ -121,7 +123,7 @@ def examine(
             source = msgspec.structs.replace(source, mode="upsert")
             blocks, fingerprint, digest = _replayed(db, replay), "", f"replay{replay.items}"
         seen = batches.seen(db, source.name, state.seed) if known and replay is None else Seen([], state.seed)
-        sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer)
+        sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer, parser)
         for block in progress(f"ingest {source.name}", blocks, size=_size):
             sifter.block(block)
         staged = sifter.finish(
@@ -132,6 +134,7 @@ def examine(
         )
     finally:
         writer.close()
+        parser.close()
     validator = space.home.path / VALIDATOR if docs is None else docs / VALIDATOR
     staged = check_dataset(
         source, folder, staged, validator, docs or space.home.quality / source.name, accepted=accept == digest[:8]
