@@ -123,7 +123,7 @@ def connect(path: Path, *, read_only: bool = False) -> Db:
             _create(db)
         if not read_only:
             db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA journal_mode = WAL")  # again, should a first load have died (see first_load)
+            _set_journal_mode(db, "WAL")  # again, should a first load have died (see first_load)
     return db
 
 
@@ -176,12 +176,20 @@ def first_load(db: Db) -> Iterator[None]:
 
     As safe as ever: a rollback journal keeps the few pages that were there before.
     """
-    db.execute("PRAGMA journal_mode = DELETE")  # leaves it as it is when somebody reads
+    _set_journal_mode(db, "DELETE")
     try:
         yield
     finally:
-        with suppress(sqlite3.OperationalError):  # somebody reads now; the next connection does it
-            db.execute("PRAGMA journal_mode = WAL")
+        _set_journal_mode(db, "WAL")
+
+
+def _set_journal_mode(db: Db, mode: str) -> None:
+    """Change the journal mode; while somebody else has the store open it stays, and nobody waits."""
+    patience = int(db.execute("PRAGMA busy_timeout").fetchone()[0])
+    db.execute("PRAGMA busy_timeout = 0")
+    with suppress(sqlite3.OperationalError):
+        db.execute(f"PRAGMA journal_mode = {mode}")
+    db.execute(f"PRAGMA busy_timeout = {patience}")
 
 
 def column_name(path: tuple[str, ...]) -> str:

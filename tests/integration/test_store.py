@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from autosync import seen as rules
 from autosync.errors import StaleLock, StoreBusy, StoreError
 from blocks import staging
 from blocks.store import batches, history, ledger
-from blocks.store.schema import column_name, connect
+from blocks.store.schema import INDEX_NAMES, column_name, connect
 from flows.planning import describe
 from flows.space import now
 from flows.stages.ingest import Replay, ingest
@@ -350,3 +351,53 @@ def test_two_sources_keep_apart(tmp_path: Path) -> None:
     assert place.run(source="others").found.counts.deleted == 1
     assert set(place.records("others")) == {"b"} and set(place.records("things")) == {"a", "b"}
     assert place.verify()["equal"] is True
+
+
+MANY = b"".join(b'{"id":"%06d"}\n' % n for n in range(batches.BULK + 1))
+
+
+def journal_mode(place: Pipeline) -> str:
+    return str(query(place, "PRAGMA journal_mode")[0][0])
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["alone", "while somebody reads"])
+def test_a_first_load_ends_in_wal_mode_with_its_indexes(place: Pipeline, watched: bool) -> None:
+    """Whether the journal could be changed for it or not, the store is then as it always is."""
+    place.configure(location="things.jsonl")
+    place.write(MANY, "things.jsonl")
+    with ExitStack() as readers:
+        if watched:
+            db = readers.enter_context(place.space.database())
+            db.execute("BEGIN")
+            assert db.execute("SELECT count(*) FROM record").fetchone() == (0,)
+        found = place.load()
+    assert found.counts.inserted == len(place.records()) == batches.BULK + 1
+    assert journal_mode(place) == "wal"
+    assert {row[0] for row in query(place, "SELECT name FROM sqlite_schema WHERE type = 'index'")} >= set(INDEX_NAMES)
+    assert query(place, "SELECT count(*), min(seq), max(seq) FROM change") == [(batches.BULK + 1, 1, batches.BULK + 1)]
+
+
+def test_a_first_load_that_fails_leaves_an_empty_store(place: Pipeline) -> None:
+    """Its file is cut off in the middle: no record, no state, indexes and journal as before; then it goes."""
+    place.configure(location="things.jsonl")
+    place.write(MANY, "things.jsonl")
+    found = ingest(place.space, "things", "x")
+    docs = place.space.home.staging / found.batch / staging.DOCS
+    docs.write_bytes(docs.read_bytes()[: len(MANY) // 2 // 14 * 14])
+    with pytest.raises(ValueError):
+        store(place.space, "things", found.batch, "x", token(place, "x"))
+    assert query(place, "SELECT count(*) FROM record") == query(place, "SELECT count(*) FROM seen") == [(0,)]
+    assert journal_mode(place) == "wal"
+    assert {row[0] for row in query(place, "SELECT name FROM sqlite_schema WHERE type = 'index'")} >= set(INDEX_NAMES)
+    assert place.load().counts.inserted == batches.BULK + 1
+
+
+def test_a_store_whose_first_load_died_is_in_wal_mode_again(place: Pipeline) -> None:
+    """The process died before it could change back: the next one that opens the store does it."""
+    place.write('[{"id":"a"}]')
+    place.load()
+    with place.space.database() as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    assert journal_mode(place) == "delete"
+    with place.space.database():
+        assert journal_mode(place) == "wal"
