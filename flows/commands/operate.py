@@ -129,8 +129,9 @@ def compact(
     if as_json:
         print_json({"planned": plan, "collections": found})
         return
-    columns = ["collection", "points", "merged", "rows", "bytes", "files", "file_bytes"]
-    print_table("", columns, [[row["collection"], *(f"{row[name]:,}" for name in columns[1:])] for row in found])
+    columns = ["collection", "points", "merged", "changes", "bytes", "version files", "bytes"]
+    names = ["points", "merged", "rows", "bytes", "files", "file_bytes"]
+    print_table("", columns, [[row["collection"], *(f"{row[name]:,}" for name in names)] for row in found])
     out = console()
     for path in [path for row in found for path in row["damaged"]]:
         out.print(f"\nleft alone, because it can't be read: {path}", style="red")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -78,10 +80,29 @@ def test_a_deployment_syncs_what_changed(service: Service) -> None:
     assert service.json("verify")["equal"] is True
 
 
+def test_history_is_compacted_under_the_locks_of_a_sync(service: Service) -> None:
+    """`compact --plan` says what `compact` then does, as a command and as a deployment; syncs go on."""
+    for note in ("a", "b", "c"):
+        write(service.folder, 4, note)
+        service.run("run", "things")
+    with closing(sqlite3.connect(service.home / "autosync.db", isolation_level=None)) as db:
+        db.execute("UPDATE batch SET time = 86400.0 * 365 + batch")
+    planned = service.json("compact", "--plan")["collections"]
+    assert {row["collection"]: row["merged"] > 0 for row in planned}["things"]
+    assert service.json("compact")["collections"] == planned
+    done = service.prefect("deployment", "run", "compact/compact", "--watch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not service.json("status")["locks"]
+    assert sum(row["merged"] for row in service.json("compact", "--plan")["collections"]) == 0
+    write(service.folder, 4)
+    assert service.json("run", "things")["runs"][0]["outcome"] == "changed"
+    assert service.json("verify")["equal"] is True
+
+
 def test_up_makes_deployments_limits_pool_and_blocks(service: Service) -> None:
     """The server holds a deployment per source and flow, AutoSync's limits, the pool and the blocks."""
     deployments = {row["name"] for row in service.post("/deployments/filter", {})}
-    assert {"things", "others", "report", "backup", "monitor", "restore"} <= deployments
+    assert {"things", "others", "report", "backup", "compact", "monitor", "restore"} <= deployments
     limits = {row["name"]: row["limit"] for row in service.post("/v2/concurrency_limits/filter", {})}
     wanted = {f"autosync-{name}": 1 for name in ("scheduler", "db-write", "git-push", "notify")}
     assert {name: limit for name, limit in limits.items() if name.startswith("autosync-")} == wanted
