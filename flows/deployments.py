@@ -16,6 +16,7 @@ from autosync.policy import LOCK_LIMITS
 from blocks.catalog import GitRemote, JsonSource, SQLiteStore
 from flows.backup import backup
 from flows.compact import compact
+from flows.import_git import import_git
 from flows.monitor import monitor
 from flows.report import report
 from flows.restore import restore
@@ -68,6 +69,7 @@ def _wanted(space: Space) -> list[tuple[Flow[..., Any], str, str | float | None,
         (compact, "compact", settings.retention.schedule, {}),
         (monitor, "monitor", settings.report.monitor_schedule, {}),
         (restore, "restore", None, {"collection": settings.source[0].into if settings.source else ""}),
+        (import_git, "import-git", None, {}),
     ]
     return wanted
 

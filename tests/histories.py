@@ -33,15 +33,16 @@ def write_history(folder: Path, steps: Iterable[Step], *, bare: bool = True) -> 
     """
     folder.mkdir(parents=True)
     git(folder, "init", "--quiet", "--initial-branch=main", *(["--bare"] if bare else []))
-    stream = list[bytes]()
-    for n, (time, files) in enumerate(steps, 1):
-        stream.append(
-            b"commit refs/heads/main\nmark :%d\ncommitter S <s@example.org> %d +0000\ndata 1\nx\n" % (n, time)
-        )
-        for path, data in files.items():
-            if data is None:
-                stream.append(b'D "%s"\n' % path.encode())
-            else:
-                stream.append(b'M 100644 inline "%s"\ndata %d\n%s\n' % (path.encode(), len(data), data))
-    git(folder, "fast-import", "--quiet", "--force", data=b"".join(stream))
+    command = ["git", "-C", str(folder), "fast-import", "--quiet", "--force"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        for n, (time, files) in enumerate(steps, 1):
+            head = b"commit refs/heads/main\nmark :%d\ncommitter S <s@example.org> %d +0000\ndata 1\nx\n"
+            process.stdin.write(head % (n, time))
+            for path, data in files.items():
+                if data is None:
+                    process.stdin.write(b'D "%s"\n' % path.encode())
+                else:
+                    process.stdin.write(b'M 100644 inline "%s"\ndata %d\n%s\n' % (path.encode(), len(data), data))
+    assert process.returncode == 0, "git fast-import failed"
     return git(folder, "rev-list", "--reverse", "main").split()

@@ -30,7 +30,9 @@ def test_rules_and_commands_load_no_framework(statement: str) -> None:
 
 def test_importing_a_flow_loads_no_great_expectations() -> None:
     """Great Expectations costs seconds; no flow imports it."""
-    loaded = loaded_after("import flows.sync, flows.report, flows.monitor, flows.backup, flows.restore")
+    loaded = loaded_after(
+        "import flows.sync, flows.report, flows.monitor, flows.backup, flows.restore, flows.import_git"
+    )
     assert not loaded & {"great_expectations", "pandas", "altair"}
 
 
@@ -40,7 +42,7 @@ def test_prefect_yaml_has_the_deployments_of_autosync_toml() -> None:
     held = {row["name"]: row for row in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
     wanted = {source.name: source.schedule for source in settings.source}
     wanted |= {"report": settings.report.schedule, "monitor": settings.report.monitor_schedule}
-    wanted |= {"backup": settings.backup.schedule, "restore": None}
+    wanted |= {"backup": settings.backup.schedule, "restore": None, "import-git": None}
     wanted |= {"compact": settings.retention.schedule}
     assert held.keys() == wanted.keys()
     for name, when in wanted.items():
