@@ -190,20 +190,12 @@ class _Importing:
         """Compare a version with the one before, and write what changed."""
         self.done.versions += 1
         rows = _Rows()
-        sifter = Sifter(self.source, Seen([self.seen], self.seed), self._lookup, rows)
         try:
-            for block in version.blocks:
-                sifter.block(block)
+            staged = self._sift(version, rows)
         except SourceError as error:
             reason = f"{error.what} ({error.where})" if error.where else error.what
             self.done.skipped.append(SkippedVersion(version.commit, iso(version.time), reason))
             return
-        staged = sifter.finish(
-            rows.read,
-            partial(batches.live, self.db, self.collection),
-            self.done.records,
-            partial(batches.holders, self.db, self.collection),
-        )
         self._note_refused(staged.refused)
         self._write(version, staged, rows)
 
@@ -213,6 +205,17 @@ class _Importing:
             self.done.first_time, self.done.last_time = iso(self.first_time), iso(self.time)
         self.done.refused = list(self.refused.values())
         return self.done
+
+    def _sift(self, version: Version, rows: _Rows) -> Staged:
+        sifter = Sifter(self.source, Seen([self.seen], self.seed), self._lookup, rows)
+        for block in version.blocks:
+            sifter.block(block)
+        return sifter.finish(
+            rows.read,
+            partial(batches.live, self.db, self.collection),
+            self.done.records,
+            partial(batches.holders, self.db, self.collection),
+        )
 
     def _lookup(self, ids: Sequence[str]) -> dict[str, tuple[int, bytes | None]]:
         return batches.lookup(self.db, self.collection if self.done.changed else None, ids)
