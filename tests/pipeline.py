@@ -16,6 +16,9 @@ from uuid import uuid4
 import msgspec
 
 from autosync.settings import Home
+from autosync.shards import root_of
+from blocks import mirror as files
+from blocks import mirror_versions
 from blocks.store import ledger
 from flows.space import Space, now
 from flows.stages.ingest import Ingested, Replay, ingest
@@ -76,6 +79,26 @@ def dying(writes: int) -> Iterator[list[Crash]]:
         died.append(crash)
     finally:
         _Life.left = None
+
+
+def mirrored_states(folder: Path) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """(seq, id -> canonical bytes) of each state that a mirror's versions lead back to, newest first, proven by root.
+
+    Ids are those of records with one key, `/id`.
+    """
+    manifest = files.read_manifest(folder)
+    if manifest is None:
+        return
+    state = {str(msgspec.json.decode(line)["id"]): line for line in files.lines(folder, manifest)}
+    yield manifest.seq, dict(state)
+    for version in mirror_versions.chain(folder, manifest.seq):
+        for id, before in mirror_versions.read_changes(version.path):
+            state.pop(id, None)
+            if bytes(before) != b"null":
+                state[id] = bytes(before)
+        assert version.header.root == root_of(sorted(state.items()), len(state)), version.path
+        assert version.header.records == len(state)
+        yield version.header.from_, dict(state)
 
 
 @dataclass(frozen=True)

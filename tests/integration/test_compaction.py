@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +28,7 @@ from flows.compact import Compacted, compact_collection, plan_compaction
 from flows.space import now
 from flows.stages.ingest import ingest
 from flows.stages.lock import Grant
-from tests.pipeline import Pipeline, dying
+from tests.pipeline import Pipeline, dying, mirrored_states
 
 Model = dict[str, bytes]
 BASE = datetime(2025, 3, 20, tzinfo=UTC).timestamp()
@@ -112,23 +111,9 @@ class Past:
     def check_mirror(self, name: str, left: list[int]) -> None:
         """Going back through the versions gives each of its points with its root, and has all that the store has."""
         folder = self.place.space.home.mirror / name
-        manifest = files.read_manifest(folder)
-        assert manifest is not None
-        state = {msgspec.json.decode(line)["id"]: line for line in files.lines(folder, manifest)}
-        assert state == self.states[name][manifest.seq]
-        found = [manifest.seq]
-        for version in mirror_versions.chain(folder, manifest.seq):
-            for id, before in mirror_versions.read_changes(version.path):
-                state.pop(id, None)
-                if bytes(before) != b"null":
-                    state[id] = bytes(before)
-            header = version.header
-            assert state == self.states[name][header.from_]
-            assert header.root == root_of(sorted(state.items()), len(state)) and header.records == len(state)
-            found.append(header.from_)
-        assert set(left) <= set(found)
-        names = {f"{seq:012d}.jsonl" for seq in found[:-1]}
-        assert {path.name for path in (folder / "versions").glob("*")} >= names
+        found = dict(mirrored_states(folder))
+        assert all(state == self.states[name][seq] for seq, state in found.items())
+        assert set(left) <= found.keys()
 
     def bytes(self) -> dict[str, bytes]:
         """Every version file."""
@@ -371,9 +356,30 @@ def test_a_damaged_version_is_left_alone_and_named(past: Past) -> None:
     assert hurt.path.exists()
 
 
-def test_an_old_copy_of_the_mirror_catches_up(past: Past, tmp_path: Path) -> None:
-    """A mirror folder from before the compaction, put back, stands where the log no longer knows: it is made whole."""
-    folder, old = past.place.space.home.mirror / "things", tmp_path / "old"
+def test_an_old_copy_of_the_mirror_at_a_kept_point_catches_up(tmp_path: Path) -> None:
+    """A mirror folder from before the compaction, put back, leads from its point to the present in one version."""
+    past, old = begin(tmp_path / "home"), tmp_path / "old"
+    past.step("things", {"a": 1, "gone": 1}, BASE - 9 * DAY)
+    point, folder = max(past.states["things"]), past.place.space.home.mirror / "things"
+    shutil.copytree(folder, old)
+    for n in range(3):
+        past.step("things", {"a": n, f"b{n}": n}, BASE + n)
+        past.step("others", {"a": n, f"c{n}": n}, BASE + n)
+    past.rule(days=0, daily=EVER)
+    past.compact()
+    shutil.rmtree(folder)
+    shutil.copytree(old, folder)
+    past.step("things", {"a": 4, "b1": 1}, now())
+    found = dict(mirrored_states(folder))
+    assert found == {seq: past.states["things"][seq] for seq in (max(past.states["things"]), point)}
+    versions = mirror_versions.chain(folder, max(past.states["things"]))
+    ids = [id for id, _ in mirror_versions.read_changes(versions[0].path)]
+    assert not [id for id in ids if id.startswith("c")], "the other collection's changes lie between, and stay there"
+
+
+def test_an_old_copy_of_the_mirror_is_made_whole(tmp_path: Path) -> None:
+    """Put back, a mirror folder from before the compaction stands where the log no longer knows."""
+    old = tmp_path / "old"
     other = begin(tmp_path / "other")
     other.step("things", {"a": 1, "gone": 1}, BASE - 9 * DAY)
     other.step("things", {"a": 2, "gone": 2}, BASE - 9 * DAY + 60)

@@ -16,13 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from autosync.errors import Refused
 from autosync.ports import Commit
 from autosync.records import canonical
+from autosync.settings import Retention
 from autosync.shards import MIRROR_BITS, level
-from blocks.store import batches, history, ledger
+from blocks import mirror_versions
+from blocks.store import batches, compaction, history, ledger
 from blocks.store.files import AllFiles
 from blocks.store.schema import Db, transaction
 from flows.space import now
 from flows.stages.push import open_remote
-from tests.pipeline import Pipeline, dying
+from tests.pipeline import Pipeline, dying, mirrored_states
 
 Model = dict[str, bytes]
 VALUES = st.one_of(st.integers(-3, 3), st.text("ab✓ ", max_size=3), st.none(), st.just({"x": [1, 2]}))
@@ -39,6 +41,7 @@ def names() -> list[str]:
     return begin + PLAIN[:7] + [id for id in PLAIN if level(id) >= 4][:4] + PLAIN
 
 
+MERGE_ALL = Retention(days=0, daily=0)
 FEW = st.lists(st.sampled_from(range(16)), max_size=4)
 
 
@@ -55,6 +58,7 @@ class Sync(RuleBasedStateMachine):
         self.rows: dict[str, dict[str, Any]] = {"k000": {"id": "k000"}}
         self.model: Model = {}
         self.past: dict[int, Model] = {}
+        self.ever: dict[int, Model] = {}
         self.cursors: list[tuple[int, str]] = []
         self.mess, self.nameless, self.clash, self.foreign, self.settled = 0, False, "", 0, False
         self.sync()
@@ -143,7 +147,8 @@ class Sync(RuleBasedStateMachine):
         """Remember what the records are at the newest seq."""
         self.model = records
         with self.place.space.database() as db:
-            self.past[ledger.newest_seq(db, self.number(db))] = dict(records)
+            newest = ledger.newest_seq(db, self.number(db))
+            self.past[newest] = self.ever[newest] = dict(records)
             row = db.execute("SELECT seq, info FROM consumer WHERE consumer = 'push'").fetchone()
             self.cursors += [row] if row and row not in self.cursors else []
 
@@ -151,6 +156,21 @@ class Sync(RuleBasedStateMachine):
         number = batches.collection_id(db, "things")
         assert number is not None
         return number
+
+    @rule(every=st.integers(1, 4), writes=st.integers(0, 30))
+    def compact(self, every: int, writes: int) -> None:
+        """History is merged down to every so manyth point, and those that a consumer needs; it may die meanwhile."""
+        space = self.place.space
+        with space.database() as db:
+            number, token = self.number(db), ledger.grant(db, "source things", "compact", now=now())
+            keep = compaction.points_to_keep(db, number, MERGE_ALL, now()) | set(sorted(self.past)[::every])
+        with dying(writes), space.database() as db:
+            compaction.compact(db, number, keep, place="source things", token=token)
+            mirror_versions.compact(space.home.mirror / "things", MERGE_ALL, now(), keep)
+        with space.database(read_only=True) as db:
+            left = {point.seq for point in compaction.points(db, number)}
+            assert keep & self.past.keys() <= left
+        self.past = {seq: then for seq, then in self.past.items() if seq in left}
 
     @rule(back=st.integers(0, 3))
     def lose_the_cursor(self, back: int) -> None:
@@ -203,7 +223,9 @@ class Sync(RuleBasedStateMachine):
 
     @rule()
     def look_back(self) -> None:
-        """Any earlier state is what the model was then; the log replays to the present."""
+        """Any earlier state is what the model was then, in the mirror too; the log replays to the present."""
+        for seq, then in mirrored_states(self.place.space.home.mirror / "things"):
+            assert self.ever[seq] == then
         with self.place.space.database(read_only=True) as db:
             for seq, then in self.past.items():
                 assert dict(history.as_of(db, self.number(db), seq)) == then
