@@ -106,7 +106,7 @@ def _change(row: dict[str, Any]) -> list[str]:
         row["op"],
         row["id"],
         describe_change(row),
-        row["origin"],
+        f"git {row['run'][:10]}" if row["origin"] == "git" else row["origin"],
     ]
 
 

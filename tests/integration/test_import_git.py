@@ -20,13 +20,16 @@ from hypothesis import strategies as st
 from autosync.errors import ConfigError, RemoteError, SourceError, StaleLock, StoreBusy
 from autosync.records import parse
 from blocks.store import batches, history, ledger
+from flows.dashboard import StoreReading
 from flows.importing import import_alone, imported_source
 from flows.space import now
 from flows.stages.ingest import ingest
 from flows.stages.store import store
+from reports.dashboard.app import create_app
 from tests.histories import git, write_history
 from tests.integration.service import ROOT, Service
 from tests.pipeline import SHARED, Pipeline
+from tests.serving import serving
 
 Model = dict[str, bytes]
 T = 1_600_000_000
@@ -433,6 +436,7 @@ def test_the_command_says_what_happened(place: Pipeline, tmp_path: Path) -> None
     assert "2020-09-13T12:26:40Z to 2020-09-13T12:27:10Z" in said
     changes = service.json("log", "data")["changes"]
     assert [change["run"] for change in changes[::-1]] == [commits[0], commits[2], commits[3], commits[4], commits[4]]
+    assert f"git {commits[4][:10]}" in service.run("log", "data").stdout
     target = tmp_path / "out.jsonl"
     service.run("restore", "data", "--as-of", "2020-09-13T12:27:00", "--to", str(target))
     assert target.read_text() == '{"id":"a","n":2}\n'
@@ -440,6 +444,17 @@ def test_the_command_says_what_happened(place: Pipeline, tmp_path: Path) -> None
     assert "has changes already" in again.stderr
     found = service.json("import-git", str(tmp_path / "r"), "data.json", "--key", "/id", "--collection", "more")
     assert (found["collection"], found["records"], len(found["skipped"]), len(found["refused"])) == ("more", 1, 1, 1)
+
+
+def test_the_pages_name_the_commit_and_link_no_run(place: Pipeline, tmp_path: Path) -> None:
+    """An imported change shows its commit: there is no page of a run to go to."""
+    commits = write_history(tmp_path / "r", [(T, {"data.json": body(row("a"))})])
+    bring(place, tmp_path / "r")
+    place.configure()
+    with serving(create_app(StoreReading(place.space))) as client:
+        text = client.get("/changes").text
+    assert f"git {commits[0][:10]}" in text
+    assert "/runs/" + commits[0] not in text
 
 
 def test_the_flow_imports_under_the_lock(place: Pipeline, tmp_path: Path) -> None:
