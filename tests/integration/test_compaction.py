@@ -364,7 +364,7 @@ def test_an_old_copy_of_the_mirror_at_a_kept_point_catches_up(tmp_path: Path) ->
     shutil.copytree(folder, old)
     for n in range(3):
         past.step("things", {"a": n, f"b{n}": n}, BASE + n)
-        past.step("others", {"a": n, f"c{n}": n}, BASE + n)
+        past.step("others", {"c": n, f"d{n}": n}, BASE + n)
     past.rule(days=0, daily=EVER)
     past.compact()
     shutil.rmtree(folder)
@@ -401,7 +401,7 @@ def test_an_old_copy_of_the_mirror_is_made_whole(tmp_path: Path) -> None:
 
 def test_pages_of_the_log_stay_whole(past: Past) -> None:
     """Merged batches of two collections lie between each other; page after page shows each change once, in order."""
-    past.rule(days=0, daily=0)
+    past.rule(days=0, daily=EVER)
     past.compact()
     reader = Reader(past.place.space.home.database)
     wanted = [row[0] for row in reversed(past.log()[0])]
