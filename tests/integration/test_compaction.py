@@ -227,6 +227,8 @@ def test_days_become_one_point_each_and_give_space_back(past: Past) -> None:
 
 def test_records_that_came_and_went_leave_nothing(past: Past) -> None:
     """Their tombstones go with their changes; a number is never given twice, and they can come back."""
+    past.step("things", {"a": 0, "newest": 1}, BASE + DAY)
+    past.step("things", {"a": 0}, BASE + DAY + 60)
     with past.place.space.database(read_only=True) as db:
         (top,) = db.execute("SELECT max(rec) FROM record").fetchone()
     past.rule(days=0, daily=0)
