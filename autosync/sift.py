@@ -21,6 +21,7 @@ from xxhash import xxh3_64_intdigest
 from autosync.errors import SourceError
 from autosync.fields import inner_fields
 from autosync.parsing import PARSED_AT_ONCE, Parsed, Parser, RefusedRow, RowParser
+from autosync.parts import PAIR, unpacked
 from autosync.seen import ENTRY, Entries, Recs, Seen, raw_digests
 from autosync.settings import Source
 from autosync.shards import levels
@@ -31,10 +32,11 @@ Lookup = Callable[[Sequence[str]], Mapping[str, tuple[int, bytes | None]]]
 
 
 class Block(NamedTuple):
-    """A run of raw rows and how to name the n-th of them to people."""
+    """A run of raw rows, how to name the n-th of them to people, and their hashes if those are known already."""
 
     rows: Sequence[bytes]
     where: Callable[[int], str]
+    entries: Entries | None = None
 
 
 class Refusal(NamedTuple):
@@ -136,12 +138,9 @@ class Sifter:
         Raises:
             SourceError: The input's encoding is wrong, so that nothing of it can be trusted.
         """
-        wanted = raw_digests(block.rows, self.seen.seed)
+        wanted = raw_digests(block.rows, self.seen.seed) if block.entries is None else block.entries
         places = self.seen.find(wanted)
-        found = places[places >= 0]
-        self.hit[found] = True
-        self.rows += len(found)
-        self.hits += len(found)
+        self._hit(places[places >= 0])
         misses = np.flatnonzero(places < 0)
         for first in range(0, len(misses), PARSED_AT_ONCE):
             some = misses[first : first + PARSED_AT_ONCE]
@@ -149,6 +148,25 @@ class Sifter:
             self.waiting.append(Waiting(block.where, some, wanted.take(some), rows, self.parser.submit(rows)))
             if len(self.waiting) > MOST_WAITING:
                 self._stage(self.waiting.popleft())
+
+    def known(self, parts: Sequence[bytes]) -> list[bool]:
+        """Take parts of the input that are as they were by the packed hashes of their rows.
+
+        Returns:
+            For each part whether all its rows were seen; the others were not taken and must be read.
+        """
+        places = self.seen.find(unpacked(b"".join(parts)))
+        sizes = np.array([len(part) // PAIR.itemsize for part in parts], dtype=np.int64)
+        missing = np.concatenate([[0], np.cumsum(places < 0)])
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        whole = missing[ends[1:]] == missing[ends[:-1]]
+        self._hit(places[np.repeat(whole, sizes)])
+        return [bool(one) for one in whole]
+
+    def _hit(self, places: npt.NDArray[np.int64]) -> None:
+        self.hit[places] = True
+        self.rows += len(places)
+        self.hits += len(places)
 
     def _refuse_rows(self, waiting: Waiting, refused: list[RefusedRow]) -> None:
         for row, id, reason, not_utf8 in map(msgspec.structs.astuple, refused):

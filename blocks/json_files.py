@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,11 +38,10 @@ _IS_SIGN = np.isin(np.arange(256), list(b'"[]{},'))
 _STEP = np.array([{"[": 1, "{": 1, "]": -1, "}": -1}.get(chr(code), 0) for code in range(256)], dtype=np.int8)
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One file of an input: where it lies and how people know it."""
 
-    path: Path
+    path: str | Path
     shown: str
 
 
@@ -55,13 +54,14 @@ def read_part(part: Part, pointer: str, window: int = WINDOW) -> Iterator[Block]
     Raises:
         SourceError: Not JSON, truncated, nothing at the pointer. Blocks that were given before don't count then.
     """
-    if part.path.stat().st_size == 0:
+    path = Path(part.path)
+    if path.stat().st_size == 0:
         raise SourceError("the source is an empty file", where=part.shown, kept=KEPT, todo="check what writes it")
-    with part.path.open("rb") as handle:
+    with path.open("rb") as handle:
         start = handle.read(4)
         _refuse_utf16(start, part)
         begin = handle.seek(len(MARK) if start.startswith(MARK) else 0)
-        if not pointer and _has_lines(part.path):
+        if not pointer and _has_lines(path):
             yield from _lines(handle, part, window)
         else:
             yield from _Document(handle, part, pointer, begin, window).blocks()

@@ -1,72 +1,150 @@
 """Opening a source: file, folder or glob of JSON files, or HTTP(S) address, to be read as blocks of raw rows.
 
-It costs a `stat` (a conditional request over HTTP) when nothing changed, else one read for the digest.
+It costs a `stat` (a conditional request over HTTP) when nothing changed, else one read for the digest; of a
+folder only the files that changed are read.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from xxhash import xxh3_128
 
 from autosync.errors import SourceError, SourceUnavailable
+from autosync.parts import PAIR, PartChanges, PartState, compare, packed
+from autosync.seen import raw_digests
 from autosync.settings import Source
 from autosync.sift import Block
 from blocks.json_files import KEPT, LINES, Part, read_part
 
 RACY_SECONDS = 2.0
+ROWS_AT_ONCE = 4096
 
 Fingerprint = dict[str, Any]
+Known = Callable[[Sequence[bytes]], Sequence[bool]]
+
+
+def nothing_known(rows: Sequence[bytes]) -> list[bool]:
+    """Of all parts, that they must be read."""
+    return [False] * len(rows)
+
+
+class Found(NamedTuple):
+    """A file that belongs to a source, with its size, time of change and inode."""
+
+    part: Part
+    stat: list[int]
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input to read: its parts, what identifies this version of it, and its content's digest.
+    """An input to read.
 
-    `fingerprint` is what a cheap look compares next time; `digest` identifies the content; `stats` are the parts'
-    sizes, times and inodes from before the digest was taken.
+    Attributes:
+        parts: Its files.
+        fingerprint: What a cheap look compares next time.
+        digest: Identifies its content.
+        records: Pointer to the records of a document.
+        stats: The parts' sizes, times and inodes from before their digests were taken; empty for a download.
+        seed: Keys the hashes of rows.
+        states: Of several parts, what each is now; `rows` is empty for those that must be read.
+        before: By name, what the parts were.
     """
 
-    parts: tuple[Part, ...]
+    parts: Sequence[Part]
     fingerprint: Fingerprint
     digest: str
     records: str
-    temporary: bool = False
-    stats: tuple[list[int], ...] = ()
+    stats: Sequence[list[int]] = ()
+    seed: int = 0
+    states: list[PartState] = field(default_factory=list)
+    before: Mapping[str, PartState] = field(default_factory=dict)
 
-    def blocks(self) -> Iterator[Block]:
-        """Blocks of raw rows, in order.
+    def blocks(self, known: Known = nothing_known) -> Iterator[Block]:
+        """Blocks of raw rows, in order; of several parts only what must be read.
+
+        Args:
+            known: Takes the rows of parts whose content is as it was by their hashes, and says for each part whether
+                it could: else it is read.
 
         Raises:
             SourceError: Not JSON, truncated, nothing at the pointer.
             SourceUnavailable: A file changed while it was read.
         """
-        for n, part in enumerate(self.parts):
-            before = self.stats[n] if self.stats else _stat(part.path)
-            try:
-                yield from read_part(part, self.records)
-            except OSError as error:
-                raise _unreadable(part.shown, error) from None
-            except SourceError:  # what stood there while somebody wrote says nothing
-                self._refuse_changed(part, before)
-                raise
-            self._refuse_changed(part, before)
+        if not self.states:
+            for n in range(len(self.parts)):
+                yield from self._read(n)
+            return
+        same = [n for n, state in enumerate(self.states) if self._is_known(state)]
+        taken = {n for n, done in zip(same, known([self.states[n].rows for n in same]), strict=True) if done}
+        pieces = ((n, block) for n in range(len(self.parts)) if n not in taken for block in self._read(n))
+        for n in set(range(len(self.parts))) - taken:
+            self.states[n] = msgspec.structs.replace(self.states[n], rows=b"")
+        while group := _some(pieces):
+            yield self._joined(group)
 
-    def _refuse_changed(self, part: Part, before: list[int]) -> None:
-        if not self.temporary and _stat(part.path) != before:
+    def changes(self) -> PartChanges:
+        """How what is kept of the parts must change, once all blocks were taken."""
+        return compare(self.before, self.states)
+
+    def _is_known(self, state: PartState) -> bool:
+        before = self.before.get(state.name)
+        return before is not None and before.digest == state.digest
+
+    def _read(self, n: int) -> Iterator[Block]:
+        part = self.parts[n]
+        try:
+            yield from read_part(part, self.records)
+        except OSError as error:
+            raise _unreadable(part.shown, error) from None
+        except SourceError:  # what stood there while somebody wrote says nothing
+            self._refuse_changed(n)
+            raise
+        self._refuse_changed(n)
+
+    def _refuse_changed(self, n: int) -> None:
+        if self.stats and _stat(self.parts[n].path) != self.stats[n]:
             raise SourceUnavailable(
                 "the file changed while it was read",
-                where=part.shown,
+                where=self.parts[n].shown,
                 kept=KEPT,
                 todo="nothing; it is read again. Programs that write it should write another file and rename it",
             ) from None
+
+    def _joined(self, group: list[tuple[int, Block]]) -> Block:
+        """Blocks of several parts as one, which costs less than each on its own; their hashes are noted by part."""
+        rows = [row for _, block in group for row in block.rows]
+        entries = raw_digests(rows, self.seed)
+        hashes, ends = packed(entries), [0]
+        for n, block in group:
+            ends.append(ends[-1] + len(block.rows))
+            taken = hashes[ends[-2] * PAIR.itemsize : ends[-1] * PAIR.itemsize]
+            self.states[n] = msgspec.structs.replace(self.states[n], rows=self.states[n].rows + taken)
+        return Block(rows, partial(_place, [block.where for _, block in group], ends), entries)
+
+
+def _some(pieces: Iterator[tuple[int, Block]]) -> list[tuple[int, Block]]:
+    group, rows = list[tuple[int, Block]](), 0
+    for piece in pieces:
+        group.append(piece)
+        rows += len(piece[1].rows)
+        if rows >= ROWS_AT_ONCE:
+            break
+    return group
+
+
+def _place(wheres: Sequence[Callable[[int], str]], ends: Sequence[int], n: int) -> str:
+    block = bisect_right(ends, n) - 1
+    return wheres[block](n - ends[block])
 
 
 def is_url(location: str) -> bool:
@@ -74,37 +152,56 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def find_parts(source: Source, base: Path) -> tuple[Part, ...]:
+def find_parts(source: Source, base: Path) -> list[Found]:
     """The files of a local source, in name order.
 
     Raises:
-        SourceError: Nothing is there.
+        SourceError: Nothing is there, or it can't be looked at.
     """
     path = Path(os.path.normpath(base / Path(source.location).expanduser()))
-    if path.is_dir():
-        files = sorted(entry for entry in path.rglob("*") if entry.suffix in (".json", *LINES) and entry.is_file())
-    elif any(sign in source.location for sign in "*?["):
-        pattern = str(Path(source.location).expanduser())
-        root = Path(path.anchor) if Path(pattern).is_absolute() else base
-        relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
-        files = sorted(entry for entry in root.glob(relative) if entry.is_file())
-    else:
-        files = [path]
-        if not path.exists():
+    try:
+        if path.is_dir():
+            found = sorted(_scan(str(path), _shown(path, base)))
+        elif any(sign in source.location for sign in "*?["):
+            pattern = str(Path(source.location).expanduser())
+            root = Path(path.anchor) if Path(pattern).is_absolute() else base
+            relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
+            files = sorted(entry for entry in root.glob(relative) if entry.is_file())
+            found = [Found(Part(str(file), _shown(file, base)), _stat(str(file))) for file in files]
+        elif path.exists():
+            return [Found(Part(str(path), _shown(path, base)), _stat(str(path)))]
+        else:
             raise SourceError(
                 "the source file doesn't exist",
                 where=str(path),
                 kept=KEPT,
                 todo=f"put it there, or correct `location` of source {source.name!r}",
             )
-    if not files:
+    except OSError as error:
+        raise _unreadable(error.filename or str(path), error) from None
+    if not found:
         raise SourceError(
             "the source has no JSON files",
             where=source.location,
             kept=KEPT,
             todo=f"put .json or .jsonl files there, or correct `location` of source {source.name!r}",
         )
-    return tuple(Part(file, os.path.relpath(file, base) if file.is_relative_to(base) else str(file)) for file in files)
+    return found
+
+
+def _shown(path: Path, base: Path) -> str:
+    return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
+
+
+def _scan(folder: str, shown: str) -> Iterator[Found]:
+    """The JSON files below a folder: of many thousands, nothing but what the system tells costs time."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{shown}{os.sep}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _scan(entry.path, name)
+            elif entry.name.endswith((".json", *LINES)) and entry.is_file():
+                yield Found(Part(entry.path, name), _facts(entry.stat()))
 
 
 def _unreadable(where: str, error: OSError) -> SourceError:
@@ -112,37 +209,54 @@ def _unreadable(where: str, error: OSError) -> SourceError:
     return SourceError(what, where=where, kept=KEPT, todo="check that the file is there, and its rights")
 
 
-def _stat(path: Path) -> list[int]:
+def _stat(path: str | Path) -> list[int]:
     try:
-        info = path.stat()
+        return _facts(os.stat(path))  # noqa: PTH116  # no Path for each of thousands of files
     except OSError as error:
         raise _unreadable(str(path), error) from None
+
+
+def _facts(info: os.stat_result) -> list[int]:
     return [info.st_size, info.st_mtime_ns, info.st_ino]
 
 
-def look(parts: Sequence[Part], stats: Sequence[list[int]]) -> Fingerprint:
-    """Sizes, times and inodes of the parts; `settled` says whether no file is so new that a second write may hide."""
-    newest = max(stat[1] for stat in stats) / 1e9
-    if len(parts) == 1:
-        facts: Any = stats[0]
-    else:
-        facts = blake2b(msgspec.json.encode([[p.shown, s] for p, s in zip(parts, stats, strict=True)])).hexdigest()
-    return {"stat": facts, "settled": time.time() - newest > RACY_SECONDS}
+def look(found: Sequence[Found], at: float) -> Fingerprint:
+    """Sizes, times and inodes of the parts; `settled` says whether no file is so new that a second write may hide.
+
+    Args:
+        at: When they were looked at, in Unix seconds.
+    """
+    facts: Any = found[0].stat
+    if len(found) > 1:
+        facts = blake2b(msgspec.json.encode([[part.shown, stat] for part, stat in found])).hexdigest()
+    return {"stat": facts, "settled": all(_settled(stat, at) for _, stat in found)}
 
 
-def digest_of(parts: Sequence[Part], seed: int) -> str:
-    """Keyed XXH3-128 (hex) of the parts' names and bytes."""
+def _settled(stat: list[int], at: float) -> bool:
+    return at - stat[1] / 1e9 > RACY_SECONDS
+
+
+def digest_of(part: Part, seed: int) -> str:
+    """Keyed XXH3-128 (hex) of a file's bytes."""
     total = xxh3_128(seed=seed)
-    for part in parts:
-        if len(parts) > 1:
-            total.update(part.shown.encode() + b"\0")
-        try:
-            with part.path.open("rb") as handle:
-                while chunk := handle.read(1 << 20):
-                    total.update(chunk)
-        except OSError as error:
-            raise _unreadable(part.shown, error) from None
+    try:
+        with Path(part.path).open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                total.update(chunk)
+    except OSError as error:
+        raise _unreadable(part.shown, error) from None
     return total.hexdigest()
+
+
+def _states(found: Sequence[Found], at: float, seed: int, before: Mapping[str, PartState]) -> list[PartState]:
+    """What each part is now; only those that may have changed are read. Their rows are as they were, or unknown."""
+    states = []
+    for part, stat in found:
+        old = before.get(part.shown)
+        digest = old.digest if old and old.stat == stat else digest_of(part, seed)
+        rows = old.rows if old and old.digest == digest else b""
+        states.append(PartState(part.shown, stat if _settled(stat, at) else [], digest, rows))
+    return states
 
 
 def open_source(
@@ -153,6 +267,7 @@ def open_source(
     digest: str,
     seed: int,
     headers: Mapping[str, str] | None = None,
+    before: Callable[[], Mapping[str, PartState]] = dict,
 ) -> Input | Fingerprint:
     """Look whether a source changed.
 
@@ -163,6 +278,7 @@ def open_source(
         digest: The content digest kept from last time.
         seed: The key of that digest.
         headers: Request headers for an address, such as Authorization.
+        before: Gives what the files of a folder were last time, by name.
 
     Returns:
         The Input to read, or, when it is as it was, its present fingerprint.
@@ -171,21 +287,38 @@ def open_source(
         SourceError, SourceUnavailable: It can't be read.
     """
     if is_url(source.location):
-        from blocks.http import fetch
-
-        fetched = fetch(source.location, scratch, previous or {}, timeout=source.timeout, headers=headers)
-        if fetched is None:
-            return previous or {}
-        path, fingerprint = fetched
-        parts: tuple[Part, ...] = (Part(path, source.location),)
-        stats: tuple[list[int], ...] = ()
-    else:
-        parts = find_parts(source, base)
-        stats = tuple(_stat(part.path) for part in parts)
-        fingerprint = look(parts, stats)
-        if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
-            return previous
-    now = digest_of(parts, seed)
+        return _open_address(source, scratch, previous, digest, seed, headers)
+    found, at = find_parts(source, base), time.time()
+    fingerprint = look(found, at)
+    if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
+        return previous
+    old, parts, stats = before(), [part for part, _ in found], [stat for _, stat in found]
+    states = _states(found, at, seed, old) if len(found) > 1 else []
+    now = digest_of(parts[0], seed) if len(parts) == 1 else _joint_digest(states, seed)
     if previous is not None and now == digest:
         return fingerprint
-    return Input(parts, fingerprint, now, source.records, temporary=is_url(source.location), stats=stats)
+    return Input(parts, fingerprint, now, source.records, stats, seed, states, old)
+
+
+def _joint_digest(states: Sequence[PartState], seed: int) -> str:
+    return xxh3_128(msgspec.json.encode([(state.name, state.digest) for state in states]), seed=seed).hexdigest()
+
+
+def _open_address(
+    source: Source,
+    scratch: Path,
+    previous: Fingerprint | None,
+    digest: str,
+    seed: int,
+    headers: Mapping[str, str] | None,
+) -> Input | Fingerprint:
+    from blocks.http import fetch
+
+    fetched = fetch(source.location, scratch, previous or {}, timeout=source.timeout, headers=headers)
+    if fetched is None:
+        return previous or {}
+    part, fingerprint = Part(str(fetched[0]), source.location), fetched[1]
+    now = digest_of(part, seed)
+    if previous is not None and now == digest:
+        return fingerprint
+    return Input([part], fingerprint, now, source.records)

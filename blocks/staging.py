@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 
 from autosync.errors import StoreError
+from autosync.parts import PartChanges
 from autosync.policy import Counts
 from autosync.seen import ENTRY
 from autosync.sift import Refusal, Staged
 
-IDS, DOCS, META = "ids", "docs", "meta.json"
+IDS, DOCS, META, PARTS = "ids", "docs", "meta.json", "parts"
 ARRAYS = ("recs", "levels", "born", "entries", "same", "lost", "deletes")
 READ_BYTES = 4 << 20
 
@@ -65,6 +66,11 @@ class Batch:
     def ids(self) -> Iterator[str]:
         """The id of every staged row, in order, refused ones included."""
         return chain.from_iterable(_lines(self.folder / IDS))
+
+    def parts(self) -> PartChanges:
+        """How what is kept of the source's files must change."""
+        path = self.folder / PARTS
+        return msgspec.msgpack.decode(path.read_bytes(), type=PartChanges) if path.exists() else PartChanges()
 
     def docs(self) -> Iterator[str]:
         """The canonical text of every staged row, in the same order."""
@@ -159,6 +165,13 @@ def save(folder: Path, ticket: Ticket, staged: Staged) -> None:
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(staged, name))
         (folder / META).write_bytes(msgspec.json.encode(rest))
+
+
+def save_parts(folder: Path, changes: PartChanges) -> None:
+    """Write how what is kept of the source's files must change, beside a batch."""
+    if changes != PartChanges():
+        with writing(folder):
+            (folder / PARTS).write_bytes(msgspec.msgpack.encode(changes))
 
 
 def load(folder: Path) -> Batch:

@@ -19,6 +19,7 @@ from autosync.seen import Entries, Recs, Seen, in_buckets, merge, update_bucket
 from autosync.settings import Source
 from autosync.sift import Staged
 from blocks.staging import Batch
+from blocks.store import parts
 from blocks.store.schema import INDEX_NAMES, INDEXES, Db, create_view, first_load, transaction
 
 CHUNK = 8192
@@ -324,6 +325,8 @@ def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, now: float) ->
         return
     if state(db, source.name).rules != ticket.rules:  # what other rules made of a row says nothing any more
         db.execute("DELETE FROM seen WHERE source = ?", [source.name])
+        parts.forget(db, source.name)
+    parts.keep(db, source.name, batch.parts())
     entries = staged.entries
     entries["rec"] = recs
     _update_seen(db, source.name, staged.lost, merge([entries[recs > 0], staged.same]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from autosync.settings import Source
 from autosync.sift import Block, Sifter, Staged
 from blocks import staging
 from blocks.parsing import ProcessParser
-from blocks.sources import Fingerprint, Input, open_source
-from blocks.store import batches, ledger
+from blocks.sources import Fingerprint, Input, Known, open_source
+from blocks.store import batches, ledger, parts
 from blocks.store.schema import Db
 from flows.progress import progress
 from flows.space import Space, now
@@ -112,19 +112,21 @@ def examine(
     parser = ProcessParser(source, folder)
     try:
         if replay is None:
+            before = partial(parts.kept, db, source.name) if known else dict
             opened = open_source(
-                source, space.base, folder, previous, state.digest, state.seed, _headers(space, source)
+                source, space.base, folder, previous, state.digest, state.seed, _headers(space, source), before
             )
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()
-            blocks: Iterable[Block] = opened.blocks()
+            blocks: Callable[[Known], Iterator[Block]] = opened.blocks
             fingerprint, digest = msgspec.json.encode(opened.fingerprint).decode(), opened.digest
         else:
             source = msgspec.structs.replace(source, mode="upsert")
-            blocks, fingerprint, digest = _replayed(db, replay), "", f"replay{replay.items}"
+            opened = None
+            blocks, fingerprint, digest = partial(_replayed, db, replay), "", f"replay{replay.items}"
         seen = batches.seen(db, source.name, state.seed) if known and replay is None else Seen([], state.seed)
         sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer, parser)
-        for block in progress(f"ingest {source.name}", blocks, size=_size):
+        for block in progress(f"ingest {source.name}", blocks(sifter.known), size=_size):
             sifter.block(block)
         staged = sifter.finish(
             writer.read,
@@ -132,6 +134,8 @@ def examine(
             batches.record_count(db, source.into),
             partial(batches.holders, db, collection),
         )
+        if opened is not None:
+            staging.save_parts(folder, opened.changes())
     finally:
         writer.close()
         parser.close()
@@ -199,7 +203,7 @@ def _items(db: Db, replay: Replay) -> list[dict[str, Any]]:
     return [row for number in replay.items if (row := ledger.item(db, number)) is not None]
 
 
-def _replayed(db: Db, replay: Replay) -> Iterator[Block]:
+def _replayed(db: Db, replay: Replay, known: Known) -> Iterator[Block]:  # noqa: ARG001  # like an input's blocks
     rows = _items(db, replay)
     yield Block([_raw(row, replay) for row in rows], lambda n: f"quarantine {rows[n]['item']}, {rows[n]['place']}")
 

@@ -19,7 +19,7 @@ import pytest
 
 from autosync.errors import AutoSyncError, Refused, RemoteError, SourceError, SourceUnavailable, StoreError
 from autosync.settings import Home
-from blocks.sources import Input, Part, open_source
+from blocks.sources import Input, open_source
 from blocks.store import ledger
 from flows.server import prepare
 from flows.stages.mirror import mirror
@@ -242,7 +242,8 @@ def test_deleting_more_than_the_guard_allows_is_refused(place: Pipeline) -> None
 def test_a_file_that_changes_while_it_is_read_is_read_again(place: Pipeline) -> None:
     """The mixture of two versions is never taken; the error says that a retry helps."""
     path = place.write(GOOD)
-    opened = Input((Part(path, "things.json"),), {}, "", "")
+    opened = open_source(place.space.source("things"), place.folder, place.folder, None, "", 0)
+    assert isinstance(opened, Input)
     blocks = opened.blocks()
     next(blocks)
     os.utime(path, (1, 1))
