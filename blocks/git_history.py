@@ -50,7 +50,7 @@ class FileHistory(GitProcess):
         url: The address that the folder is a copy of.
 
     Raises:
-        ConfigError: No such branch, no commit, or a path that no file can have.
+        ConfigError: No such branch, no commit, or the branch never had the file.
         RemoteError: The repository can't be read.
     """
 
@@ -62,23 +62,17 @@ class FileHistory(GitProcess):
                 f"{path!r} can't be a file's path", "write it from the repository's root, as in data/a.json"
             )
         self.head = self._commit(branch or "HEAD")
+        self._commits = self._list()
 
     def versions(self) -> Iterator[Version]:
         """Every version of the file, oldest first. A commit that left the same bytes is none.
 
         Raises:
-            ConfigError: The branch never had the file.
             RemoteError: The repository is damaged.
         """
-        listed = self._git("rev-list", "--first-parent", "--reverse", "--timestamp", self.head, "--", self._pathspec)
-        commits = [line.split() for line in listed.decode().splitlines()]
-        if not commits:
-            raise self._wrong(
-                f"there is no file {self.path} in its history", "see the names: git ls-tree -r --name-only HEAD"
-            )
         before = object()
-        with closing(self._objects(f"{sha}:{self.path}" for _, sha in commits)) as objects:
-            for (time, sha), found in zip(commits, objects, strict=True):
+        with closing(self._objects(f"{sha}:{self.path}" for _, sha in self._commits)) as objects:
+            for (time, sha), found in zip(self._commits, objects, strict=True):
                 data = found.data if found and found.kind == "blob" else None
                 problem = NO_FILE.get(found.kind, "") if found else self._instead(sha)
                 if (data, problem) != before:
@@ -107,6 +101,15 @@ class FileHistory(GitProcess):
     @property
     def _pathspec(self) -> str:
         return f":(top,literal){self.path}"
+
+    def _list(self) -> list[list[str]]:
+        """Time and hash of each commit that changed the file, oldest first."""
+        listed = self._git("rev-list", "--first-parent", "--reverse", "--timestamp", self.head, "--", self._pathspec)
+        if not listed:
+            raise self._wrong(
+                f"there is no file {self.path} in its history", "see the names: git ls-tree -r --name-only HEAD"
+            )
+        return [line.split() for line in listed.decode().splitlines()]
 
     def _commit(self, branch: str) -> str:
         done = self._run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{branch}^{{commit}}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from autosync.settings import Source, check_collection
 from blocks.git_history import open_history
 from blocks.store import ledger
 from blocks.store.importing import Version, import_versions
+from blocks.store.schema import Db
 from flows.progress import progress
 from flows.space import Space, now
 
@@ -49,7 +51,7 @@ def imported_source(
 
 
 def import_history(
-    space: Space, source: Source, fed: bool, repository: str, branch: str = "", *, token: int
+    space: Space, source: Source, fed: bool, repository: str, branch: str = "", *, token: int | None = None
 ) -> dict[str, Any]:
     """Write the history of a file to the store, all of it or nothing.
 
@@ -57,7 +59,8 @@ def import_history(
         source, fed: From `imported_source`.
         repository: A folder, or an address that git clones from.
         branch: A branch, tag or commit; HEAD when empty.
-        token: The fencing token of the place `source NAME`.
+        token: The fencing token of the place `source NAME`. When None, the place is taken by a token alone: a run of
+            the source that is under way can no longer write; it says so, and the next one goes on.
 
     Returns:
         repository, path, collection, head, and what `Imported` has.
@@ -68,32 +71,36 @@ def import_history(
         RemoteError: git failed.
         StaleLock: A run of the source began meanwhile.
     """
-    space.home.staging.mkdir(parents=True, exist_ok=True)
+    fed_by = source.name if fed else None
     with (
         open_history(repository, source.location, branch) as history,
-        tempfile.TemporaryDirectory(prefix="import-", dir=space.home.staging) as folder,
+        _scratch(space) as scratch,
         space.database() as db,
+        _place(db, f"source {source.name}", token) as holding,
     ):
-        scratch = Path(folder)
         versions = (
             Version(found.sha, found.time, history.rows(found, source.records, scratch))
             for found in progress(f"import {source.into}", history.versions(), size=lambda _: 1)
         )
-        fed_by = source.name if fed else None
-        done = import_versions(db, source, versions, fed_by=fed_by, token=token, now=now())
+        done = import_versions(db, source, versions, fed_by=fed_by, token=holding, now=now())
     known = {"repository": history.address, "path": history.path, "collection": source.into, "head": history.head}
     return known | msgspec.structs.asdict(done)
 
 
-def import_alone(space: Space, source: Source, fed: bool, repository: str, branch: str = "") -> dict[str, Any]:
-    """The same from a command, without a Prefect server: takes the source's place by a fencing token alone.
+@contextmanager
+def _scratch(space: Space) -> Iterator[Path]:
+    space.home.staging.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="import-", dir=space.home.staging) as folder:
+        yield Path(folder)
 
-    A run of the source that is under way can no longer write; it says so, and the next one goes on.
-    """
-    place = f"source {source.name}"
-    with space.database() as db:
-        token = ledger.grant(db, place, "import-git", now=now())
-        try:
-            return import_history(space, source, fed, repository, branch, token=token)
-        finally:
-            ledger.release(db, place, token, now=now())
+
+@contextmanager
+def _place(db: Db, place: str, token: int | None) -> Iterator[int]:
+    if token is not None:
+        yield token
+        return
+    token = ledger.grant(db, place, "import-git", now=now())
+    try:
+        yield token
+    finally:
+        ledger.release(db, place, token, now=now())

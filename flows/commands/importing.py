@@ -22,11 +22,11 @@ def import_git(
     as_json: AsJson = False,
 ) -> None:
     """Turn the Git history of a JSON file into a collection's change log, at its commit times."""
-    from flows.importing import import_alone, imported_source
+    from flows.importing import import_history, imported_source
 
     here = space()
     source, fed = imported_source(here, path, key, records, collection)
-    done = import_alone(here, source, fed, repository, branch)
+    done = import_history(here, source, fed, repository, branch)
     if as_json:
         print_json(done)
     else:

@@ -21,7 +21,7 @@ from autosync.errors import ConfigError, RemoteError, SourceError, StaleLock, St
 from autosync.records import parse
 from blocks.store import batches, history, ledger
 from flows.dashboard import StoreReading
-from flows.importing import import_alone, imported_source
+from flows.importing import import_history, imported_source
 from flows.space import now
 from flows.stages.ingest import ingest
 from flows.stages.store import store
@@ -53,7 +53,7 @@ def bring(
 ) -> dict[str, Any]:
     """Import as the command does."""
     source, fed = imported_source(place.space, path, key, records, collection)
-    return import_alone(place.space, source, fed, str(repository), branch)
+    return import_history(place.space, source, fed, str(repository), branch)
 
 
 def body(*rows: dict[str, Any]) -> bytes:
@@ -290,6 +290,7 @@ def test_a_wrong_repository_branch_path_or_key_is_told(place: Pipeline, tmp_path
     for text, repository, options in wrong:
         with pytest.raises(ConfigError, match=text):
             bring(place, tmp_path / repository, **options)
+    assert not place.space.home.path.exists()
     with pytest.raises(SourceError, match="none of 1 versions"):
         bring(place, tmp_path / "r", records="/rows")
     assert nothing_imported(place)
@@ -391,8 +392,6 @@ def test_a_run_that_began_before_the_import_is_refused(place: Pipeline, tmp_path
 
 def test_an_import_whose_place_was_taken_writes_nothing(place: Pipeline, tmp_path: Path) -> None:
     """A run that began while the history was read has the place: the import is refused as any older holder is."""
-    from flows.importing import import_history
-
     write_history(tmp_path / "r", [(T, {"data.json": body(row("a"))})])
     source, fed = imported_source(place.space, "data.json", ["/id"])
     with place.space.database() as db:
@@ -468,6 +467,7 @@ def test_the_flow_imports_under_the_lock(place: Pipeline, tmp_path: Path) -> Non
         "print(done['changed'])"
     )
     environment = Service(tmp_path).environment | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "180"
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240
     )
