@@ -242,6 +242,21 @@ def test_records_that_came_and_went_leave_nothing(past: Past) -> None:
         assert db.execute("SELECT min(rec) FROM record WHERE id IN ('only50', 'fresh')").fetchone()[0] > top
 
 
+def test_a_record_that_the_log_mentions_keeps_its_number(past: Past) -> None:
+    """It came and went again within one span, but it had been there before: the log still needs it."""
+    past.step("things", {"a": 0, "again": 1}, BASE + DAY)
+    past.step("things", {"a": 0}, BASE + 2 * DAY)
+    past.step("things", {"a": 0, "again": 2}, BASE + 3 * DAY)
+    past.step("things", {"a": 0}, BASE + 3 * DAY + 60)
+    past.step("others", {"x": 9}, BASE + 3 * DAY + 120)
+    past.rule(days=0, daily=EVER)
+    past.compact()
+    past.check()
+    with past.place.space.database(read_only=True) as db:
+        log = db.execute("SELECT op, after FROM change_log WHERE id = 'again' ORDER BY seq").fetchall()
+    assert log == [("insert", '{"id":"again","n":1}'), ("delete", None)]
+
+
 def test_a_batch_staged_before_compaction_is_staged_again(past: Past) -> None:
     """It names a record by a number that compaction took away: the store refuses it instead of losing the record."""
     past.place.write('[{"id":"only50","n":7}]')
