@@ -98,6 +98,26 @@ def test_a_failed_transaction_leaves_rows_and_their_state(place: Pipeline) -> No
 # What the skip of unchanged raw rows stands on (docs/decisions/0002-skip-unchanged-rows.md)
 
 
+@pytest.mark.parametrize("table", ["seen", "source_state", "change", "batch"])
+def test_rows_and_what_was_seen_are_written_together_or_not_at_all(place: Pipeline, table: str) -> None:
+    """Whichever table can't be written: all of them are as before, and the next run brings everything."""
+    place.write('[{"id":"a"},{"id":"b"}]')
+    place.load()
+    tables = ("record", "change", "batch", "collection", "seen", "source_state")
+    before = [query(place, f"SELECT * FROM {name}") for name in tables]
+    with place.space.database() as db:
+        db.execute(f"CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT raise(ABORT, 'no room'); END")
+    place.write('[{"id":"b","n":1},{"id":"c"}]')
+    with pytest.raises(StoreError, match="no room"):
+        place.load()
+    assert [query(place, f"SELECT * FROM {name}") for name in tables] == before
+    with place.space.database() as db:
+        db.execute("DROP TRIGGER full")
+    counts = place.load().counts
+    assert (counts.inserted, counts.updated, counts.deleted) == (1, 1, 1)
+    assert place.records() == {"b": '{"id":"b","n":1}', "c": '{"id":"c"}'}
+
+
 def test_of_two_equal_rows_one_may_go(place: Pipeline) -> None:
     """A row that stood there twice and now once, or in another spelling, deletes nothing."""
     for text in ('[{"id":"a"},{"id":"a"},{ "id":"a"}]', '[{"id":"a"}]', '[{ "id":"a"}]', '[{ "id":"a"},{"id":"a"}]'):
