@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from autosync import clashes
 from autosync.errors import SourceError
 from autosync.fields import inner_fields
 from autosync.parsing import PARSED_AT_ONCE, Parsed, Parser, RefusedRow, RowParser
@@ -28,6 +29,7 @@ from autosync.shards import levels
 
 MOST_WAITING = 8
 
+Read = Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]]
 Lookup = Callable[[Sequence[str]], Mapping[str, tuple[int, bytes | None]]]
 
 
@@ -230,7 +232,7 @@ class Sifter:
 
     def finish(
         self,
-        read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]],
+        read: Read,
         live: Callable[[], Recs],
         records: int,
         holders: Callable[[str, Sequence[str]], Mapping[str, tuple[int, str]]],
@@ -250,14 +252,15 @@ class Sifter:
         same = _joined(self.same)
         protected = [rec for rec, doc in self.lookup(self._refused_ids()).values() if doc is not None]
         shown = self._shown(same, [0, int(recs.max(initial=0)), *protected])
-        skip = self._clashing_keys((recs > 0) & shown[recs], read)
+        skip = self._settle_keys((recs > 0) & shown[recs], read)
         shown[protected] = True
         shown[recs] = True
         unidentified = sum(1 for refusal in self.refused if refusal.id is None)
         deletes = np.zeros(0, dtype=np.int64)
         if self.source.mode == "snapshot" and not unidentified:
             deletes = self._gone(shown, recs, records, live)
-        skip |= self._clashing_values(recs, skip, deletes, holders, read)
+        held = {text: holders(text, list(set(values.values()))) for text, values in self.values.items() if values}
+        skip |= self._refuse(clashes.of_values(self.values, held, recs, skip, set(deletes.tolist())), read)
         lost = ~self.hit if self.source.mode == "snapshot" else ~self.hit & shown[self.seen.rec]
         return Staged(
             recs=recs,
@@ -299,88 +302,22 @@ class Sifter:
     def _refused_ids(self) -> list[str]:
         return [refusal.id for refusal in self.refused if refusal.id is not None]
 
-    def _refuse(
-        self, positions: Mapping[int, str], read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]]
-    ) -> set[int]:
+    def _refuse(self, positions: Mapping[int, str], read: Read) -> set[int]:
         rows = read(positions) if positions else {}
         for position, reason in positions.items():
             id, doc = rows[position]
             self.refused.append(Refusal(self.place(position), id, reason, doc))
         return set(positions)
 
-    def _clashing_keys(
-        self, taken: npt.NDArray[np.bool_], read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]]
-    ) -> set[int]:
-        """Equal rows with one key count once; different rows with one key are all refused.
-
-        Args:
-            taken: Whether a row's record has another row that is as it was; shape (staged,).
-        """
-        hashes = np.array(self.key_hashes, dtype=np.uint64)
-        ordered = np.sort(hashes)
-        refused_hashes = [xxh3_64_intdigest(id.encode()) for id in self._refused_ids()]
-        several = np.concatenate([ordered[1:][ordered[1:] == ordered[:-1]], np.array(refused_hashes, dtype=np.uint64)])
-        suspects = np.isin(hashes, several) if len(several) else np.zeros(len(hashes), dtype=bool)
-        positions = np.flatnonzero(suspects | taken).tolist()
+    def _settle_keys(self, taken: npt.NDArray[np.bool_], read: Read) -> set[int]:
+        """Positions that must not be written: repetitions, and rows refused for their key."""
+        refused_ids = set(self._refused_ids())
+        positions = clashes.suspects(np.array(self.key_hashes, dtype=np.uint64), refused_ids, taken)
         if not positions:
             return set()
-        refused_ids = set(self._refused_ids())
-        groups: dict[str, list[int]] = {}
-        rows = read(positions)
-        for position in positions:
-            groups.setdefault(rows[position][0], []).append(position)
-        repeats, clashes = set[int](), dict[int, str]()
-        for id, group in groups.items():
-            docs = {rows[position][1] for position in group}
-            if len(docs) > 1 or id in refused_ids or taken[group[0]]:
-                places = ", ".join(self.place(position) for position in group[:5])
-                clashes |= dict.fromkeys(
-                    group, f"the key {id!r} stands more than once with different content: {places}"
-                )
-            else:
-                repeats.update(group[1:])
+        repeats, clashing = clashes.of_keys(read(positions), refused_ids, taken, self.place)
         self.repeated += len(repeats)
-        return repeats | self._refuse(clashes, read)
-
-    def _clashing_values(
-        self,
-        recs: Recs,
-        skip: set[int],
-        deletes: Recs,
-        holders: Callable[[str, Sequence[str]], Mapping[str, tuple[int, str]]],
-        read: Callable[[Iterable[int]], Mapping[int, tuple[str, bytes]]],
-    ) -> set[int]:
-        """Refuse rows whose unique value another row or a record has. A record that is rewritten or deleted lets go
-        of its values; one whose row is refused keeps them, so that each refusal may cause more.
-        """
-        held = {text: holders(text, list(set(values.values()))) for text, values in self.values.items() if values}
-        going, clashes = set(deletes.tolist()), dict[int, str]()
-        while held:
-            out = skip | clashes.keys()
-            taken = recs > 0
-            taken[list(out)] = False
-            free = going | set(recs[taken].tolist())
-            more = [self._clashes(text, out, free, holder) for text, holder in held.items()]
-            if not any(more):
-                break
-            for found in more:
-                clashes |= found
-        return self._refuse(clashes, read)
-
-    def _clashes(self, text: str, out: set[int], free: set[int], held: Mapping[str, tuple[int, str]]) -> dict[int, str]:
-        """Staged positions -> why their unique value can't be taken, rows that are `out` aside."""
-        users: dict[str, list[int]] = {}
-        for position, value in self.values[text].items():
-            if position not in out:
-                users.setdefault(value, []).append(position)
-        clashes: dict[int, str] = {}
-        for value, positions in users.items():
-            holder = held.get(value)
-            if len(positions) > 1:
-                clashes |= dict.fromkeys(positions, f"{text} must be unique; {value} stands {len(positions)} times")
-            elif holder is not None and holder[0] not in free:
-                clashes[positions[0]] = f"{text} must be unique; {value} belongs to {holder[1]!r}"
-        return clashes
+        return repeats | self._refuse(clashing, read)
 
 
 def _joined(parts: list[Entries]) -> Entries:
