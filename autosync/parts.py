@@ -13,6 +13,7 @@ import numpy as np
 
 from autosync.seen import ENTRY, Entries
 
+Stat = tuple[int, int, int]
 PAIR = np.dtype([("hi", "<u8"), ("lo", "<u8")])
 
 
@@ -21,13 +22,13 @@ class PartState(msgspec.Struct, frozen=True):
 
     Attributes:
         name: As people know it.
-        stat: Size, time of change and inode; empty when it was so new that a later write may hide.
+        stat: Size, time of change and inode; None when it was so new that a later write may hide.
         digest: Of its content.
         rows: The keyed hashes of its raw rows in order, from `packed`.
     """
 
     name: str
-    stat: list[int]
+    stat: Stat | None
     digest: str
     rows: bytes
 
@@ -42,7 +43,8 @@ class PartChanges(msgspec.Struct, frozen=True):
 def compare(before: Mapping[str, PartState], now: Sequence[PartState]) -> PartChanges:
     """What to write and drop so that `before` becomes `now`."""
     names = {state.name for state in now}
-    return PartChanges([state for state in now if before.get(state.name) != state], sorted(before.keys() - names))
+    write = [state for state in now if before.get(state.name) is not state]
+    return PartChanges(write, sorted(before.keys() - names))
 
 
 def packed(entries: Entries) -> bytes:

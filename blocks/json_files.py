@@ -54,32 +54,29 @@ def read_part(part: Part, pointer: str, window: int = WINDOW) -> Iterator[Block]
     Raises:
         SourceError: Not JSON, truncated, nothing at the pointer. Blocks that were given before don't count then.
     """
-    path = Path(part.path)
-    if path.stat().st_size == 0:
-        raise SourceError("the source is an empty file", where=part.shown, kept=KEPT, todo="check what writes it")
-    with path.open("rb") as handle:
-        start = handle.read(4)
-        _refuse_utf16(start, part)
-        begin = handle.seek(len(MARK) if start.startswith(MARK) else 0)
-        if not pointer and _has_lines(path):
+    with open(part.path, "rb") as handle:  # noqa: PTH123  # no Path for each of thousands of files
+        text = handle.read(window)
+        if not text:
+            raise SourceError("the source is an empty file", where=part.shown, kept=KEPT, todo="check what writes it")
+        _refuse_utf16(text[:4], part)
+        begin = len(MARK) if text.startswith(MARK) else 0
+        more, text = len(text) == window, text[begin:]
+        if not pointer and (str(part.path).endswith(LINES) or _looks_like_lines(text)):
+            handle.seek(begin)
             yield from _lines(handle, part, window)
         else:
-            yield from _Document(handle, part, pointer, begin, window).blocks()
+            yield from _Document(handle, part, pointer, begin, window).blocks(text, more)
 
 
-def _has_lines(path: Path) -> bool:
-    """JSON Lines by its ending, or because the first line is a whole object and another line follows."""
-    if path.suffix in LINES:
-        return True
-    with path.open("rb") as handle:
-        first = handle.readline(1 << 20)
-        rest = handle.readline(1 << 10)
-        while rest and not rest.strip():
-            rest = handle.readline(1 << 10)
-    if not first.lstrip(MARK).startswith(b"{") or not rest.strip():
+def _looks_like_lines(text: bytes) -> bool:
+    """Whether the first line is a whole object and another line follows."""
+    if not text.startswith(b"{"):
+        return False
+    first, _, rest = text.partition(b"\n")
+    if not rest.strip():
         return False
     try:
-        msgspec.json.decode(first.removeprefix(MARK), type=msgspec.Raw)
+        msgspec.json.decode(first, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
@@ -139,10 +136,14 @@ class _Document:
     begin: int
     window: int
 
-    def blocks(self) -> Iterator[Block]:
-        """The records in order: window by window where an array is large, else all at once."""
-        text = self.handle.read(self.window)
-        start = _array_start(text, self.pointer) if len(text) == self.window else None
+    def blocks(self, text: bytes, more: bool) -> Iterator[Block]:
+        """The records in order: window by window where an array is large, else all at once.
+
+        Args:
+            text: What was read of the document so far.
+            more: Whether the file goes on behind it.
+        """
+        start = _array_start(text, self.pointer) if more else None
         runs = self._whole(text + self.handle.read()) if start is None else self._windows(text, start)
         first = 0
         for rows in runs:

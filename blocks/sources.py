@@ -20,7 +20,7 @@ import msgspec
 from xxhash import xxh3_128
 
 from autosync.errors import SourceError, SourceUnavailable
-from autosync.parts import PAIR, PartChanges, PartState, compare, packed
+from autosync.parts import PAIR, PartChanges, PartState, Stat, compare, packed
 from autosync.seen import raw_digests
 from autosync.settings import Source
 from autosync.sift import Block
@@ -28,6 +28,7 @@ from blocks.json_files import KEPT, LINES, Part, read_part
 
 RACY_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
+PARTS_AT_ONCE = 1000
 
 Fingerprint = dict[str, Any]
 Known = Callable[[Sequence[bytes]], Sequence[bool]]
@@ -39,10 +40,10 @@ def nothing_known(rows: Sequence[bytes]) -> list[bool]:
 
 
 class Found(NamedTuple):
-    """A file that belongs to a source, with its size, time of change and inode."""
+    """A file of a source: its name as people know it, and its size, time of change and inode."""
 
-    part: Part
-    stat: list[int]
+    shown: str
+    stat: Stat
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Input:
     fingerprint: Fingerprint
     digest: str
     records: str
-    stats: Sequence[list[int]] = ()
+    stats: Sequence[Stat] = ()
     seed: int = 0
     states: list[PartState] = field(default_factory=list)
     before: Mapping[str, PartState] = field(default_factory=dict)
@@ -84,11 +85,11 @@ class Input:
             for n in range(len(self.parts)):
                 yield from self._read(n)
             return
-        same = [n for n, state in enumerate(self.states) if self._is_known(state)]
-        taken = {n for n, done in zip(same, known([self.states[n].rows for n in same]), strict=True) if done}
-        pieces = ((n, block) for n in range(len(self.parts)) if n not in taken for block in self._read(n))
-        for n in set(range(len(self.parts))) - taken:
+        unread = self._unread(known)
+        read = [n for n in range(len(self.parts)) if n not in unread]
+        for n in read:
             self.states[n] = msgspec.structs.replace(self.states[n], rows=b"")
+        pieces = ((n, block) for n in read for block in self._read(n))
         while group := _some(pieces):
             yield self._joined(group)
 
@@ -96,9 +97,15 @@ class Input:
         """How what is kept of the parts must change, once all blocks were taken."""
         return compare(self.before, self.states)
 
-    def _is_known(self, state: PartState) -> bool:
-        before = self.before.get(state.name)
-        return before is not None and before.digest == state.digest
+    def _unread(self, known: Known) -> set[int]:
+        """The parts that needn't be read: their content is as it was, and all their rows are known."""
+        same = [n for n, state in enumerate(self.states) if _same(state, self.before.get(state.name))]
+        unread = set[int]()
+        for first in range(0, len(same), PARTS_AT_ONCE):
+            some = same[first : first + PARTS_AT_ONCE]
+            taken = known([self.states[n].rows for n in some])
+            unread.update(n for n, done in zip(some, taken, strict=True) if done)
+        return unread
 
     def _read(self, n: int) -> Iterator[Block]:
         part = self.parts[n]
@@ -130,6 +137,10 @@ class Input:
             taken = hashes[ends[-2] * PAIR.itemsize : ends[-1] * PAIR.itemsize]
             self.states[n] = msgspec.structs.replace(self.states[n], rows=self.states[n].rows + taken)
         return Block(rows, partial(_place, [block.where for _, block in group], ends), entries)
+
+
+def _same(state: PartState, before: PartState | None) -> bool:
+    return state is before or (before is not None and state.digest == before.digest)
 
 
 def _some(pieces: Iterator[tuple[int, Block]]) -> list[tuple[int, Block]]:
@@ -167,9 +178,9 @@ def find_parts(source: Source, base: Path) -> list[Found]:
             root = Path(path.anchor) if Path(pattern).is_absolute() else base
             relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
             files = sorted(entry for entry in root.glob(relative) if entry.is_file())
-            found = [Found(Part(str(file), _shown(file, base)), _stat(str(file))) for file in files]
+            found = [Found(_shown(file, base), _stat(file)) for file in files]
         elif path.exists():
-            return [Found(Part(str(path), _shown(path, base)), _stat(str(path)))]
+            return [Found(_shown(path, base), _stat(path))]
         else:
             raise SourceError(
                 "the source file doesn't exist",
@@ -201,7 +212,7 @@ def _scan(folder: str, shown: str) -> Iterator[Found]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _scan(entry.path, name)
             elif entry.name.endswith((".json", *LINES)) and entry.is_file():
-                yield Found(Part(entry.path, name), _facts(entry.stat()))
+                yield Found(name, _facts(entry.stat()))
 
 
 def _unreadable(where: str, error: OSError) -> SourceError:
@@ -209,15 +220,19 @@ def _unreadable(where: str, error: OSError) -> SourceError:
     return SourceError(what, where=where, kept=KEPT, todo="check that the file is there, and its rights")
 
 
-def _stat(path: str | Path) -> list[int]:
+def _part(shown: str, base: Path) -> Part:
+    return Part(shown if os.path.isabs(shown) else f"{base}{os.sep}{shown}", shown)  # noqa: PTH117  # of thousands
+
+
+def _stat(path: str | Path) -> Stat:
     try:
         return _facts(os.stat(path))  # noqa: PTH116  # no Path for each of thousands of files
     except OSError as error:
         raise _unreadable(str(path), error) from None
 
 
-def _facts(info: os.stat_result) -> list[int]:
-    return [info.st_size, info.st_mtime_ns, info.st_ino]
+def _facts(info: os.stat_result) -> Stat:
+    return info.st_size, info.st_mtime_ns, info.st_ino
 
 
 def look(found: Sequence[Found], at: float) -> Fingerprint:
@@ -226,13 +241,11 @@ def look(found: Sequence[Found], at: float) -> Fingerprint:
     Args:
         at: When they were looked at, in Unix seconds.
     """
-    facts: Any = found[0].stat
-    if len(found) > 1:
-        facts = blake2b(msgspec.json.encode([[part.shown, stat] for part, stat in found])).hexdigest()
+    facts: Any = list(found[0].stat) if len(found) == 1 else blake2b(msgspec.json.encode(found)).hexdigest()
     return {"stat": facts, "settled": all(_settled(stat, at) for _, stat in found)}
 
 
-def _settled(stat: list[int], at: float) -> bool:
+def _settled(stat: Stat, at: float) -> bool:
     return at - stat[1] / 1e9 > RACY_SECONDS
 
 
@@ -240,7 +253,7 @@ def digest_of(part: Part, seed: int) -> str:
     """Keyed XXH3-128 (hex) of a file's bytes."""
     total = xxh3_128(seed=seed)
     try:
-        with Path(part.path).open("rb") as handle:
+        with open(part.path, "rb") as handle:  # noqa: PTH123  # no Path for each of thousands of files
             while chunk := handle.read(1 << 20):
                 total.update(chunk)
     except OSError as error:
@@ -248,15 +261,13 @@ def digest_of(part: Part, seed: int) -> str:
     return total.hexdigest()
 
 
-def _states(found: Sequence[Found], at: float, seed: int, before: Mapping[str, PartState]) -> list[PartState]:
-    """What each part is now; only those that may have changed are read. Their rows are as they were, or unknown."""
-    states = []
-    for part, stat in found:
-        old = before.get(part.shown)
-        digest = old.digest if old and old.stat == stat else digest_of(part, seed)
-        rows = old.rows if old and old.digest == digest else b""
-        states.append(PartState(part.shown, stat if _settled(stat, at) else [], digest, rows))
-    return states
+def _state(part: Part, stat: Stat, at: float, seed: int, old: PartState | None) -> PartState:
+    """What a part is now; it is read only if it may have changed. Its rows are as they were, or not known yet."""
+    if old is not None and old.stat == stat:
+        return old
+    digest = digest_of(part, seed)
+    rows = old.rows if old is not None and old.digest == digest else b""
+    return PartState(part.shown, stat if _settled(stat, at) else None, digest, rows)
 
 
 def open_source(
@@ -292,12 +303,15 @@ def open_source(
     fingerprint = look(found, at)
     if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
         return previous
-    old, parts, stats = before(), [part for part, _ in found], [stat for _, stat in found]
-    states = _states(found, at, seed, old) if len(found) > 1 else []
-    now = digest_of(parts[0], seed) if len(parts) == 1 else _joint_digest(states, seed)
+    parts, old, states = [_part(shown, base) for shown, _ in found], before(), list[PartState]()
+    if len(parts) == 1:
+        now = digest_of(parts[0], seed)
+    else:
+        states = [_state(p, f.stat, at, seed, old.get(f.shown)) for p, f in zip(parts, found, strict=True)]
+        now = _joint_digest(states, seed)
     if previous is not None and now == digest:
         return fingerprint
-    return Input(parts, fingerprint, now, source.records, stats, seed, states, old)
+    return Input(parts, fingerprint, now, source.records, [stat for _, stat in found], seed, states, old)
 
 
 def _joint_digest(states: Sequence[PartState], seed: int) -> str:

@@ -12,7 +12,7 @@ def kept(db: Db, source: str) -> dict[str, PartState]:
         return {}  # an older database, opened only to be read
     rows = db.execute("SELECT name, size, mtime, inode, digest, rows FROM seen_part WHERE source = ?", [source])
     return {
-        name: PartState(name, [] if size is None else [size, mtime, inode], digest, data)
+        name: PartState(name, None if size is None else (size, mtime, inode), digest, data)
         for name, size, mtime, inode, digest, data in rows
     }
 
