@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from autosync.errors import ConfigError, RemoteError, SourceError
 from autosync.sift import Block
+from blocks.array_versions import ArrayReader
 from blocks.git_process import GitProcess, is_address, without_login
-from blocks.json_files import Part, read_part
+from blocks.json_files import LINES, Part, read_part
 
-__all__ = ["FileHistory", "Version", "open_history"]
+__all__ = ["FileHistory", "Version", "VersionRows", "open_history"]
 
 KEPT = "everything; nothing was imported"
 TIMEOUT = 3600.0
@@ -79,25 +80,6 @@ class FileHistory(GitProcess):
                     yield Version(sha, int(time), data, problem)
                 before = data, problem
 
-    def rows(self, version: Version, pointer: str, scratch: Path) -> Iterator[Block]:
-        """A version's raw rows, as a source file of this name gives them; none when the file was removed.
-
-        Args:
-            pointer: Where the records are.
-            scratch: A folder to put the file into while it is read.
-
-        Raises:
-            SourceError: This version is no file, not JSON, cut off, or has no array at the pointer.
-        """
-        shown = f"{version.sha[:10]}:{self.path}"
-        if version.problem:
-            raise SourceError(version.problem, where=shown, kept=KEPT, todo="nothing; this version is left out")
-        if version.data is not None:
-            file = scratch / f"version{Path(self.path).suffix}"
-            file.unlink(missing_ok=True)  # a version that is still being read keeps its own file
-            file.write_bytes(version.data)
-            yield from read_part(Part(file, shown), pointer)
-
     @property
     def _pathspec(self) -> str:
         return f":(top,literal){self.path}"
@@ -141,6 +123,43 @@ class FileHistory(GitProcess):
 
     def _wrong(self, what: str, todo: str) -> ConfigError:
         return ConfigError(what, where=f"{self.address}", kept=KEPT, todo=todo)
+
+
+class VersionRows:
+    """Reads the raw rows of versions, one after the other, as a source file of that name gives them.
+
+    Args:
+        history: Where the versions come from.
+        pointer: Where the records are.
+        scratch: A folder to put a version into while it is read.
+        seed: Keys the rows' hashes.
+    """
+
+    def __init__(self, history: FileHistory, pointer: str, scratch: Path, seed: int) -> None:
+        self._history, self._pointer, self._arrays = history, pointer, ArrayReader(seed)
+        self._file = scratch / f"version{Path(history.path).suffix}"
+
+    def blocks(self, version: Version) -> Iterator[Block]:
+        """A version's rows; none when the file was removed.
+
+        Raises:
+            SourceError: This version is no file, not JSON, cut off, or has no array at the pointer.
+        """
+        shown = f"{version.sha[:10]}:{self._history.path}"
+        if version.problem:
+            raise SourceError(version.problem, where=shown, kept=KEPT, todo="nothing; this version is left out")
+        if version.data is None:
+            return
+        if (
+            not self._pointer
+            and self._file.suffix not in LINES
+            and (rows := self._arrays.read(version.data)) is not None
+        ):
+            yield Block(rows, lambda n: f"{shown}, /{n}", rows.entries)
+            return
+        self._file.unlink(missing_ok=True)  # a version that is still being read keeps its own file
+        self._file.write_bytes(version.data)
+        yield from read_part(Part(self._file, shown), self._pointer)
 
 
 @contextmanager

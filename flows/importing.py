@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import msgspec
 from autosync.errors import ConfigError
 from autosync.records import Pointer
 from autosync.settings import Source, check_collection
-from blocks.git_history import open_history
+from blocks.git_history import VersionRows, open_history
 from blocks.store import ledger
 from blocks.store.importing import Version, import_versions
 from blocks.store.schema import Db
@@ -78,11 +79,13 @@ def import_history(
         space.database() as db,
         _place(db, f"source {source.name}", token) as holding,
     ):
+        seed = secrets.randbits(62)
+        rows = VersionRows(history, source.records, scratch, seed)
         versions = (
-            Version(found.sha, found.time, history.rows(found, source.records, scratch))
+            Version(found.sha, found.time, rows.blocks(found))
             for found in progress(f"import {source.into}", history.versions(), size=lambda _: 1)
         )
-        done = import_versions(db, source, versions, fed_by=fed_by, token=holding, now=now())
+        done = import_versions(db, source, versions, fed_by=fed_by, token=holding, seed=seed, now=now())
     known = {"repository": history.address, "path": history.path, "collection": source.into, "head": history.head}
     return known | msgspec.structs.asdict(done)
 

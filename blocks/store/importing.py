@@ -76,7 +76,7 @@ class Imported(msgspec.Struct, kw_only=True):
 
 
 def import_versions(
-    db: Db, source: Source, versions: Iterable[Version], *, fed_by: str | None, token: int, now: float
+    db: Db, source: Source, versions: Iterable[Version], *, fed_by: str | None, token: int, seed: int, now: float
 ) -> Imported:
     """Write a collection's history in one transaction: a batch for each version that changed something.
 
@@ -88,6 +88,7 @@ def import_versions(
         versions: Oldest first.
         fed_by: The configured source that feeds the collection; its next run looks at every row again.
         token: The fencing token of the place `source NAME`.
+        seed: Keys the hashes of rows, those that blocks bring along included.
         now: Unix seconds, UTC.
 
     Raises:
@@ -99,7 +100,7 @@ def import_versions(
         batches.check_token(db, f"source {source.name}", token)
         _require_empty(db, source.into)
         collection = batches.ensure_collection(db, source.into, fed_by, source.keys)
-        writing = _Importing(db, source, collection, token, now)
+        writing = _Importing(db, source, collection, token, seed, now)
         for version in versions:
             writing.add(version)
         if len(writing.done.skipped) == writing.done.versions:
@@ -178,10 +179,10 @@ class _Batch(Batch):
 class _Importing:
     """The import while it goes on: what the last version showed, and what was written."""
 
-    def __init__(self, db: Db, source: Source, collection: int, token: int, now: float) -> None:
+    def __init__(self, db: Db, source: Source, collection: int, token: int, seed: int, now: float) -> None:
         self.db, self.source, self.collection = db, source, collection
         self.token, self.now = token, now
-        self.seed, self.seen, self.time = batches.state(db, source.name).seed, b"", 0.0
+        self.seed, self.seen, self.time = seed, b"", 0.0
         self.first_time = 0.0
         self.refused: dict[bytes, RefusedRow] = {}
         self.done = Imported()
