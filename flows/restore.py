@@ -33,7 +33,7 @@ def write_collection(space: Space, collection: str, as_of: str, to: str) -> dict
     """Write a collection as it was; the newest state when `as_of` is empty.
 
     Returns:
-        seq, records and the file.
+        seq, records and the file; `asked`, when the state at that seq is no longer kept and `seq` is the one before.
 
     Raises:
         ConfigError: There is no such collection, or the moment can't be read.
@@ -45,11 +45,13 @@ def write_collection(space: Space, collection: str, as_of: str, to: str) -> dict
             raise ConfigError(f"there is no collection {collection!r}", todo=f"use one of: {known}")
         newest = ledger.newest_seq(db, number)
         moment = parse_moment(as_of) if as_of else newest
-        seq = moment if isinstance(moment, int) else history.seq_at(db, number, moment)
+        wanted = moment if isinstance(moment, int) else history.seq_at(db, number, moment)
+        seq = history.kept_seq(db, number, wanted)
         lines = [doc for _, doc in history.as_of(db, number, seq)]
     path = Path(to).expanduser().resolve()
     write_file(path, b"".join(line + b"\n" for line in lines))
-    return {"collection": collection, "seq": min(seq, newest), "records": len(lines), "file": str(path)}
+    done = {"collection": collection, "seq": min(seq, newest), "records": len(lines), "file": str(path)}
+    return done if seq == wanted else done | {"asked": wanted}
 
 
 restore_stage = stage("restore", "Write a collection as of a seq or time to a file.")(write_collection)

@@ -18,8 +18,8 @@ import msgspec
 from autosync.settings import Home
 from autosync.shards import root_of
 from blocks import mirror as files
-from blocks import mirror_versions
-from blocks.store import ledger
+from blocks import mirror_versions, staging
+from blocks.store import batches, ledger
 from flows.space import Space, now
 from flows.stages.ingest import Ingested, Replay, ingest
 from flows.stages.mirror import Mirrored, mirror
@@ -151,6 +151,25 @@ class Pipeline:
         found = self.load(accept, replay, source, run)
         mirrored = mirror(self.space, source)
         return Result(found, mirrored, push(self.space, source, run, mirrored.root))
+
+    def load_at(self, time: float, source: str = "things") -> int:
+        """ingest, store and mirror as if at a time; mirror and push have read it. Returns the newest seq."""
+        space, run, settings = self.space, str(uuid4()), self.space.source(source)
+        found = ingest(space, source, run)
+        with space.database() as db:
+            if found.batch:
+                batch = staging.load(space.home.staging / found.batch)
+                token = ledger.grant(db, f"source {source}", run, now=time)
+                batches.apply(db, batch, settings, run=run, token=token, now=time)
+                staging.discard(batch.folder)
+            target = space.target(db, settings)
+            assert target is not None, "a source without records has no collection"
+            stats = ledger.cursor(db, "mirror", target.collection).info.get("stats")
+            newest, records = ledger.newest_seq(db, target.collection), batches.record_count(db, source)
+            done = files.update(db, target, upto=newest, records=records, now=time, stats=stats)
+            for consumer in ("mirror", "push"):
+                ledger.advance(db, consumer, target.collection, newest, now=time, info={"stats": done.stats})
+        return newest
 
     def records(self, collection: str = "things") -> dict[str, str]:
         """The store's live records: id -> canonical text."""

@@ -105,6 +105,8 @@ def restore(
         print_json(done)
     else:
         console().print(f"{done['records']:,} records of {collection} as of seq {done['seq']}: {done['file']}")
+        if "asked" in done:
+            console().print(f"Seq {done['asked']} is no longer kept apart; {done['seq']} is the state before it.")
 
 
 @app.command()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from autosync.errors import StaleLock, StoreError
 from autosync.retention import DAY
+from autosync.settings import Retention
 from autosync.shards import root_of
 from blocks import mirror as files
 from blocks import mirror_versions, staging
@@ -25,6 +25,7 @@ from blocks.store.compaction import COMPACTED
 from blocks.store.reader import Reader
 from blocks.store.schema import Db
 from flows.compact import Compacted, compact_collection, plan_compaction
+from flows.restore import write_collection
 from flows.space import now
 from flows.stages.ingest import ingest
 from flows.stages.lock import Grant
@@ -45,28 +46,10 @@ class Past:
 
     def step(self, name: str, ids: dict[str, int], time: float) -> None:
         """Sync, as if at a time: ingest, store and mirror; both consumers have read it."""
-        space, run = self.place.space, str(uuid4())
         self.place.write([{"id": id, "n": n} for id, n in ids.items()], f"{name}.json")
-        found = ingest(space, name, run, accept="")
-        with space.database() as db:
-            if found.batch:
-                token = ledger.grant(db, f"source {name}", run, now=time)
-                batch = staging.load(space.home.staging / found.batch)
-                batches.apply(db, batch, space.source(name), run=run, token=token, now=time)
-                staging.discard(batch.folder)
-            target = space.target(db, space.source(name))
-            if target is None:
-                return
-            newest = ledger.newest_seq(db, target.collection)
-            done = files.update(
-                db, target, upto=newest, records=batches.record_count(db, name), now=time, stats=self.stats(db, target)
-            )
-            for consumer in ("mirror", "push"):
-                ledger.advance(db, consumer, target.collection, newest, now=time, info={"stats": done.stats})
-            self.states[name][newest] = dict(batches.read_rows(db, target.collection))
-
-    def stats(self, db: Db, target: files.Target) -> Any:
-        return ledger.cursor(db, "mirror", target.collection).info.get("stats")
+        newest = self.place.load_at(time, name)
+        with self.place.space.database(read_only=True) as db:
+            self.states[name][newest] = dict(batches.read_rows(db, batches.collection_id(db, name) or 0))
 
     def rule(self, **rule: int) -> None:
         """Write [retention]."""
@@ -414,6 +397,34 @@ def test_an_old_copy_of_the_mirror_is_made_whole(tmp_path: Path) -> None:
     assert sorted(files.lines(folder, manifest)) == sorted(other.states["things"][manifest.seq].values())
     assert manifest.root == root_of(sorted(other.states["things"][manifest.seq].items()), 2)
     assert mirror_versions.chain(folder, manifest.seq) == [], "no way back is claimed that isn't there"
+
+
+def test_restore_says_when_it_goes_further_back(past: Past, tmp_path: Path) -> None:
+    """A seq, or a time, between two kept points gives the state before, and says which that is; within a batch that
+    was not merged, every seq is known.
+    """
+    past.step("things", {"new": 1, "newer": 1}, BASE + DAY)
+    past.rule(days=0, daily=EVER)
+    past.compact()
+    with past.collections() as (db, rows):
+        number = dict(rows)["things"]
+        first, second, *_, newest = (point.seq for point in compaction.points(db, number))
+        assert [history.kept_seq(db, number, seq) for seq in (newest - 1, newest + 9)] == [newest - 1, newest + 9]
+    gone = next(seq for seq in sorted(past.states["things"]) if first < seq < second)
+    for as_of, wanted in ((str(gone), first), (str(second), second), ("2025-03-16T00:30", first)):
+        done = write_collection(past.place.space, "things", as_of, str(tmp_path / "old.jsonl"))
+        assert done["seq"] == wanted and done.get("asked", wanted) == (gone if as_of == str(gone) else wanted)
+        states = past.states["things"][wanted]
+        assert (tmp_path / "old.jsonl").read_bytes() == b"".join(states[id] + b"\n" for id in sorted(states))
+
+
+def test_a_mirror_keeps_its_days_when_the_store_has_lost_them(past: Past) -> None:
+    """A store that was made anew knows no history: the rule alone decides over the mirror's."""
+    folder, newest = past.place.space.home.mirror / "things", max(past.states["things"])
+    mirror_versions.compact(folder, Retention(days=0, daily=EVER), now(), frozenset([newest]))
+    left = dict(mirrored_states(folder))
+    assert len(left) == 7, "the last of each of six days, and where the oldest version leads back to"
+    assert all(state == past.states["things"][seq] for seq, state in left.items())
 
 
 def test_pages_of_the_log_stay_whole(past: Past) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
@@ -173,6 +174,9 @@ def test_stricter_rules_look_at_rows_that_were_seen(place: Pipeline) -> None:
     assert (counts.quarantined, counts.changed) == (1, 0)
     assert set(place.records()) == {"a", "b"}
     assert place.load().batch == "", "with the same rules again, nothing is read"
+    place.write('[{"id":"a","n":2},{"id":"b","n":99}]')
+    counts = place.load().counts
+    assert (counts.quarantined, counts.unchanged) == (1, 0), "what was seen under the old rules is forgotten"
 
 
 def test_another_key_makes_other_records(place: Pipeline) -> None:
@@ -230,15 +234,21 @@ def test_a_replayed_row_lets_the_source_have_its_say(place: Pipeline) -> None:
     assert place.load().counts.updated == 1
 
 
-def test_a_replayed_row_does_not_outlive_an_accepted_one(place: Pipeline) -> None:
-    """An old refused row is replayed over what the source says now: the next run reads the source's row again."""
-    place.configure(expect={"ranges": {"/n": [0, 9]}}, guard={"max_delete": 1.0})
-    place.write('[{"id":"a","n":99},{"id":"b","n":1}]')
+@pytest.mark.parametrize("location", ["things.json", "things", "*.json"])
+def test_a_replayed_row_does_not_outlive_an_accepted_one(place: Pipeline, location: str) -> None:
+    """An old refused row is replayed over what the source says now: the next run reads the source's row again, in
+    files whose stats say for certain that they are as they were.
+    """
+    place.configure(location=location, expect={"ranges": {"/n": [0, 9]}}, guard={"max_delete": 1.0})
+    name = "things/things.json" if location == "things" else "things.json"
+    (place.folder / "things").mkdir()
+    place.write('[{"id":"a","n":99},{"id":"b","n":1}]', name)
     place.load()
     with place.space.database() as db:
         number = ledger.open_items(db)[0]["item"]
-    place.write('[{"id":"a","n":1},{"id":"b","n":1}]')
+    os.utime(place.write('[{"id":"a","n":1},{"id":"b","n":1}]', name), (1, 1))
     place.load()
+    assert place.load().batch == ""
     assert place.load(replay=Replay(items=[number], text='{"id":"a","n":5}')).counts.updated == 1
     assert place.load().counts.updated == 1
     assert place.records()["a"] == '{"id":"a","n":1}'
