@@ -21,7 +21,7 @@ class Commit:
         message: Subject and body without trailers.
         trailers: Git trailers (`AutoSync-Seq` ...), in order.
         files: Path in the repository -> new bytes, or None to delete the file.
-        time: Unix seconds, UTC.
+        time: Unix seconds, UTC, of the newest change that it holds.
         replace: Folders whose files not named in `files` are deleted (a full rewrite).
     """
 
@@ -40,11 +40,12 @@ class Commit:
 
 @dataclass(frozen=True)
 class Head:
-    """Where a branch stands: the commit's sha, its message and its trailers."""
+    """A commit of a branch: its sha, message, trailers and time (Unix seconds)."""
 
     sha: str
     message: str
     trailers: Mapping[str, str] = field(default_factory=dict)
+    time: float = 0.0
 
 
 class Remote(Protocol):
@@ -75,8 +76,12 @@ class Remote(Protocol):
         """A file at the branch's head, or None."""
         ...
 
-    def files(self, under: str) -> Iterator[tuple[str, bytes]]:
-        """Every file below a folder at the branch's head as (path, bytes), in path order."""
+    def files(self, under: str, at: str = "") -> Iterator[tuple[str, bytes]]:
+        """Every file below a folder at the branch's head, or at a commit, as (path, bytes), in path order."""
+        ...
+
+    def history(self, path: str) -> Iterator[Head]:
+        """The branch's commits that changed a path, newest first; none when it never existed."""
         ...
 
     def link(self, sha: str) -> str:

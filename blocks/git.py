@@ -91,20 +91,27 @@ class GitRepository(GitProcess):
         """The branch's newest commit, or None when the branch doesn't exist yet."""
         if not self._refresh():
             return None
-        found = self._git("for-each-ref", "--format=%(objectname)%0a%(contents)", self.ref).decode("utf-8", "replace")
-        sha, _, message = found.partition("\n")
-        return Head(sha, message.rstrip("\n"), trailers_of(message)) if sha else None
+        return next(self._log("-1"), None) if self._tip() else None
+
+    def history(self, path: str) -> Iterator[Head]:
+        """The branch's commits that changed a path, newest first."""
+        check_path(path)
+        if self._refresh() and self._tip():
+            yield from self._log(path=path)
 
     def find(self, trailer: str, value: str) -> str | None:
         """The newest commit, among the last 100, that carries this trailer line."""
         if not self._refresh() or not self._tip():
             return None
-        log = self._git("log", "-z", f"-{LOOK_BACK}", "--format=%H%n%B", self.ref, "--").decode("utf-8", "replace")
-        for entry in log.split("\0"):
-            sha, _, message = entry.partition("\n")
-            if trailers_of(message).get(trailer) == value:
-                return sha
-        return None
+        found = (commit for commit in self._log(f"-{LOOK_BACK}") if commit.trailers.get(trailer) == value)
+        return next((commit.sha for commit in found), None)
+
+    def _log(self, *options: str, path: str = "") -> Iterator[Head]:
+        form = "--format=%H%n%ct%n%B"
+        log = self._git("--literal-pathspecs", "log", "-z", *options, form, self.ref, "--", *([path] if path else []))
+        for entry in filter(None, log.decode("utf-8", "replace").split("\0")):
+            sha, time, message = entry.split("\n", 2)
+            yield Head(sha, message.rstrip("\n"), trailers_of(message), float(time))
 
     def read(self, path: str) -> bytes | None:
         """A file at the branch's head, or None."""
@@ -112,10 +119,10 @@ class GitRepository(GitProcess):
         entries = [entry for entry in self._entries(path) if entry[0] == path]
         return next((data for _, data in self._blobs(entries)), None)
 
-    def files(self, under: str) -> Iterator[tuple[str, bytes]]:
-        """Every regular file below a folder at the branch's head (all of them for ""), in path order."""
+    def files(self, under: str, at: str = "") -> Iterator[tuple[str, bytes]]:
+        """Every regular file below a folder at the branch's head or a commit (all of them for ""), in path order."""
         folder = under.strip("/")
-        yield from self._blobs(self._entries(f"{folder}/" if folder else ""))
+        yield from self._blobs(self._entries(f"{folder}/" if folder else "", at))
 
     def commit(self, commit: Commit, *, parent: str | None) -> str:
         """Make one commit on top of `parent` and move the branch to it, or nothing at all."""
@@ -185,8 +192,8 @@ class GitRepository(GitProcess):
     def _tip(self) -> str:
         return self._git("for-each-ref", "--format=%(objectname)", self.ref).decode().strip()
 
-    def _entries(self, under: str) -> list[tuple[str, str]]:
-        if not self._refresh() or not (tip := self._tip()):
+    def _entries(self, under: str, at: str = "") -> list[tuple[str, str]]:
+        if not self._refresh() or not (tip := at or self._tip()):
             return []
         listed = self._git("--literal-pathspecs", "ls-tree", "-r", "-z", tip, *(["--", under] if under else []))
         rows = (row.partition(b"\t") for row in listed.split(b"\0") if row)

@@ -127,7 +127,15 @@ class GitHubRemote:
         """The branch's newest commit, or None when the branch doesn't exist yet."""
         with self._errors():
             tip = self._tip()
-            return Head(tip.sha, tip.message, trailers_of(tip.message)) if tip else None
+            return _head(tip.sha, tip) if tip else None
+
+    def history(self, path: str) -> Iterator[Head]:
+        """The branch's commits that changed a path, newest first."""
+        check_path(path)
+        with self._errors():
+            if self._ref():
+                for found in self._repo.get_commits(sha=self.branch, path=path):
+                    yield _head(found.sha, found.commit)
 
     def find(self, trailer: str, value: str) -> str | None:
         """The newest commit, among the last 100, that carries this trailer line."""
@@ -144,10 +152,10 @@ class GitHubRemote:
                 return None
             return found.decoded_content if found.encoding == "base64" else self._blob(found.sha)
 
-    def files(self, under: str) -> Iterator[tuple[str, bytes]]:
-        """Every regular file below a folder at the branch's head (all of them for ""), in path order."""
+    def files(self, under: str, at: str = "") -> Iterator[tuple[str, bytes]]:
+        """Every regular file below a folder at the branch's head or a commit (all of them for ""), in path order."""
         with self._errors():
-            tip = self._tip()
+            tip = self._repo.get_git_commit(at) if at else self._tip()
             listed = sorted(self._list(tip.tree, under.strip("/")).items()) if tip else []
             archive = self._archive(tip.sha) if tip and len(listed) > SINGLE_READS else iter(())
             name, data = next(archive, ("", b""))
@@ -318,6 +326,10 @@ class GitHubRemote:
                 kept=KEPT,
                 todo="check the network, then run again",
             ) from None
+
+
+def _head(sha: str, commit: GitCommit) -> Head:
+    return Head(sha, commit.message, trailers_of(commit.message), commit.committer.date.timestamp())
 
 
 def _unless_missing(call: Callable[[], T]) -> T | None:

@@ -146,6 +146,21 @@ def test_a_commit_is_found_by_its_trailer(place: Place) -> None:
     assert place.remote.find("AutoSync", "2") is None
 
 
+def test_the_history_of_a_path_and_its_files_then(place: Place) -> None:
+    """The commits that changed a path, newest first, with trailers and times; the files as each left them."""
+    assert list(place.remote.history("a/m.json")) == []
+    parent, shas = None, list[str]()
+    for seq in range(1, 131):  # more than one page of answers
+        files: dict[str, bytes | None] = {f"{'a' if seq % 2 else 'b'}/m.json": b"%d" % seq}
+        shas.append(parent := place.remote.commit(commit(files, seq), parent=parent))
+    found = list(place.remote.history("a/m.json"))
+    assert [one.sha for one in found] == shas[::-1][1::2]
+    assert [one.trailers["AutoSync-Seq"] for one in found] == [str(seq) for seq in range(129, 0, -2)]
+    assert [one.time for one in found] == [float(1_700_000_000 + seq) for seq in range(129, 0, -2)]
+    assert list(place.remote.files("a", shas[6])) == [("a/m.json", b"7")]
+    assert list(place.remote.files("", shas[1])) == [("a/m.json", b"1"), ("b/m.json", b"2")]
+
+
 def test_a_link_names_the_commit(place: Place) -> None:
     """What is shown to people names the commit."""
     sha = place.put({"a": b"1"})

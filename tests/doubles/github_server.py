@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.doubles.faults import Call, Double, Reply
 
@@ -170,9 +171,13 @@ class GitHubServer(Double):
         self._not_empty()
         if not (start := self.sha(call.query.get("sha", "HEAD") + "^{commit}")):
             raise Refusal(404, "Not Found")
-        count = call.query.get("per_page", "30")
-        shas = self.git("rev-list", f"-{count}", start).decode().split()
-        return Reply(200, [self._listed_commit(sha) for sha in shas])
+        count, page = int(call.query.get("per_page", "30")), int(call.query.get("page", "1"))
+        paths = ["--", call.query["path"]] if "path" in call.query else []
+        skip = f"--skip={count * (page - 1)}"
+        shas = self.git("--literal-pathspecs", "rev-list", f"-{count + 1}", skip, start, *paths).decode().split()
+        more = {**call.query, "page": str(page + 1)}
+        link = {"Link": f'<{self.api}/commits?{urlencode(more)}>; rel="next"'} if len(shas) > count else {}
+        return Reply(200, [self._listed_commit(sha) for sha in shas[:count]], link)
 
     def post_blob(self, call: Call, match: re.Match[str]) -> Reply:
         self._not_empty()

@@ -21,7 +21,13 @@ class MemoryRemote:
         if not self.commits:
             return None
         sha, commit, _ = self.commits[-1]
-        return Head(sha, commit.text.rstrip("\n"), dict(commit.trailers))
+        return Head(sha, commit.text.rstrip("\n"), dict(commit.trailers), float(int(commit.time)))
+
+    def history(self, path: str) -> Iterator[Head]:
+        before = [{}, *(files for _, _, files in self.commits)]
+        for (sha, commit, files), earlier in reversed(list(zip(self.commits, before, strict=False))):
+            if files.get(path) != earlier.get(path):
+                yield Head(sha, commit.text.rstrip("\n"), dict(commit.trailers), float(int(commit.time)))
 
     def find(self, trailer: str, value: str) -> str | None:
         near = reversed(self.commits[-100:])
@@ -43,9 +49,10 @@ class MemoryRemote:
     def read(self, path: str) -> bytes | None:
         return self._files().get(path)
 
-    def files(self, under: str) -> Iterator[tuple[str, bytes]]:
+    def files(self, under: str, at: str = "") -> Iterator[tuple[str, bytes]]:
         folder = under.strip("/") + "/" if under.strip("/") else ""
-        yield from sorted((path, data) for path, data in self._files().items() if path.startswith(folder))
+        found = next((files for sha, _, files in self.commits if sha == at), self._files())
+        yield from sorted((path, data) for path, data in found.items() if path.startswith(folder))
 
     def link(self, sha: str) -> str:
         return f"memory:{sha}"
