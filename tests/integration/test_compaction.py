@@ -25,11 +25,14 @@ from blocks.store.compaction import COMPACTED
 from blocks.store.reader import Reader
 from blocks.store.schema import Db
 from flows.compact import Compacted, compact_collection, plan_compaction
+from flows.dashboard import StoreReading
 from flows.restore import write_collection
 from flows.space import now
 from flows.stages.ingest import ingest
 from flows.stages.lock import Grant
+from reports.dashboard.app import create_app
 from tests.pipeline import Pipeline, dying, mirrored_states
+from tests.serving import serving
 
 Model = dict[str, bytes]
 BASE = datetime(2025, 3, 20, tzinfo=UTC).timestamp()
@@ -442,6 +445,17 @@ def test_pages_of_the_log_stay_whole(past: Past) -> None:
     assert sorted(by_source, reverse=True) == wanted
     runs = {row["run"] for row in reader.changes(limit=500) if row["origin"] == COMPACTED}
     assert runs and not any(reader.changes(run=run) for run in runs), "merged changes belong to no single run"
+
+
+def test_the_pages_link_merged_changes_to_no_run(past: Past) -> None:
+    """They are shown with their time, and belong to no single run."""
+    past.rule(days=0, daily=0)
+    past.compact()
+    with serving(create_app(StoreReading(past.place.space))) as client:
+        text = client.get("/changes").text
+    with past.place.space.database(read_only=True) as db:
+        runs = [row[0] for row in db.execute("SELECT run FROM batch")]
+    assert 'class="line"' in text and not [run for run in runs if run in text]
 
 
 def test_much_free_space_goes_back_to_the_disk(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
