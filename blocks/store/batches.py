@@ -67,7 +67,15 @@ def collection_id(db: Db, name: str) -> int | None:
 
 
 def ensure_collection(db: Db, name: str, source: str | None, key: Sequence[str]) -> int:
-    """The number of a collection, made when it is missing. Needs a transaction."""
+    """The number of a collection, made when it is missing. Needs a transaction.
+
+    A source that fed it before must look at every row again, should it come back.
+    """
+    db.execute(
+        "UPDATE source_state SET version = version + 1, rules = '', fingerprint = '', digest = '' "
+        "WHERE source = (SELECT source FROM collection WHERE name = ?) AND source IS NOT ?",
+        [name, source],
+    )
     db.execute(
         "INSERT INTO collection (name, source, key) VALUES (?, ?, ?) "
         "ON CONFLICT (name) DO UPDATE SET source = excluded.source, key = excluded.key",

@@ -368,6 +368,20 @@ def test_a_first_load_in_bulk_has_its_indexes(place: Pipeline, monkeypatch: pyte
     assert (counts.inserted, counts.deleted, counts.unchanged) == (1, 1, 299)
 
 
+def test_a_source_that_took_over_a_collection_makes_the_other_one_look_again(place: Pipeline) -> None:
+    """The source was renamed and back: what it showed under its first name says nothing of what the other one did."""
+    rules = {"collection": "x", "guard": {"max_delete": 1.0}}
+    place.configure(name="first", location="first.json", **rules)
+    place.write('[{"id":"a"},{"id":"b"}]', "first.json")
+    place.load(source="first")
+    place.configure(name="second", location="second.json", **rules)
+    place.write('[{"id":"b"}]', "second.json")
+    assert place.load(source="second").counts.deleted == 1
+    place.configure(name="first", location="first.json", **rules)
+    assert place.load(source="first").counts.inserted == 1
+    assert set(place.records("x")) == {"a", "b"}
+
+
 def test_two_sources_keep_apart(tmp_path: Path) -> None:
     """Equal ids, rows and files of two sources are two collections, each with its own log and state."""
     place = Pipeline(tmp_path)
