@@ -68,8 +68,13 @@ def guard_input(rows: int, refused: int, guard: Guard, *, source: str, accept: s
         )
 
 
-def guard_deletes(deleted: int, before: int, guard: Guard, *, source: str, accept: str, code: str) -> None:
+def guard_deletes(
+    deleted: int, before: int, guard: Guard, *, source: str, accept: str, code: str, again: str = ""
+) -> None:
     """Refuse a batch that deletes a larger share of the collection than its guard allows.
+
+    Args:
+        again: The command that makes this batch again; `autosync run` when empty.
 
     Raises:
         Refused: With the numbers, and the command that lets this very batch pass.
@@ -80,7 +85,9 @@ def guard_deletes(deleted: int, before: int, guard: Guard, *, source: str, accep
         f"the run would delete {deleted:,} of {before:,} records ({deleted / before:.0%}); "
         f"source {source!r} may delete {guard.max_delete:.0%}",
         kept="every record of the collection",
-        todo=f"see what would go: autosync plan {source}; if it is right, run: autosync run {source} --accept {code}",
+        todo=f"if it is right, run: {again} --accept {code}"
+        if again
+        else f"see what would go: autosync plan {source}; if it is right, run: autosync run {source} --accept {code}",
     )
 
 

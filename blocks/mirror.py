@@ -156,7 +156,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
     Args:
         upto: The collection's newest seq in the store.
         records: Its live records.
-        now: Unix seconds, UTC; kept in the manifest.
+        now: When the newest change was stored (Unix seconds); kept in the manifest.
         stats: What the last update returned; a file that has others since is proven by its hash.
     """
     stats = dict(stats or {})

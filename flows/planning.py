@@ -15,12 +15,16 @@ from blocks.store.schema import Db, connect
 from flows.describing import differing
 from flows.space import Space
 from flows.stages.ingest import check_guards, examine
+from flows.stages.instead import Instead
 
 SHOWN = 20
 
 
-def describe(space: Space, name: str) -> dict[str, Any]:
+def describe(space: Space, name: str, instead: Instead | None = None) -> dict[str, Any]:
     """The plan for a source: outcome, counts, first changes with the fields that differ, refused rows.
+
+    Args:
+        instead: What would be taken instead of the source.
 
     Raises:
         SourceError: The source can't be read.
@@ -30,13 +34,13 @@ def describe(space: Space, name: str) -> dict[str, Any]:
         exists = space.home.database.exists()
         db = connect(space.home.database, read_only=True) if exists else connect(Path(folder) / "empty.db")
         try:
-            return _describe(space, db, source, Path(folder) / "batch")
+            return _describe(space, db, source, Path(folder) / "batch", instead)
         finally:
             db.close()
 
 
-def _describe(space: Space, db: Db, source: Source, folder: Path) -> dict[str, Any]:
-    found = examine(space, db, source, folder, docs=folder.parent)
+def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Instead | None) -> dict[str, Any]:
+    found = examine(space, db, source, folder, instead, docs=folder.parent)
     if isinstance(found, str):
         return {"source": source.name, "outcome": "unchanged"}
     ticket, staged = found

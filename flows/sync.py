@@ -16,7 +16,8 @@ from flows.artifacts import publish
 from flows.log import event, mask, open_log
 from flows.outcome import Outcome, begin, finish, pending
 from flows.space import Space, open_space
-from flows.stages.ingest import Replay, ingest_stage
+from flows.stages.ingest import ingest_stage
+from flows.stages.instead import Instead, Replay, Restored
 from flows.stages.lock import Grant, kept, lock_stage
 from flows.stages.mirror import mirror_stage
 from flows.stages.notify import notify_stage
@@ -32,7 +33,12 @@ from flows.stages.task import Recorder, recording
     validate_parameters=True,
 )
 async def sync(
-    source: str, accept: str = "", home: str = "", config: str = "", replay: Replay | None = None
+    source: str,
+    accept: str = "",
+    home: str = "",
+    config: str = "",
+    replay: Replay | None = None,
+    restored: Restored | None = None,
 ) -> State[Any]:
     """Bring the database, the mirror and the repository up to a source.
 
@@ -42,6 +48,7 @@ async def sync(
         home: The home folder; AUTOSYNC_HOME or ./.autosync when empty.
         config: The configuration file; AUTOSYNC_CONFIG or ./autosync.toml when empty.
         replay: Quarantine rows to take instead of the source.
+        restored: The collection as it was, to take instead of the source.
     """
     space, run = open_space(home, config), str(runtime.flow_run.id or uuid4())
     open_log(space.home.log)
@@ -49,7 +56,7 @@ async def sync(
         try:
             space.source(source)
             await asyncio.to_thread(begin, space, run, source, runtime.flow_run.scheduled_start_time)
-            outcome = await _stages(space, source, run, accept, replay)
+            outcome = await _stages(space, source, run, accept, replay or restored)
         except BaseException as error:  # the outermost edge: every end of a run is noted, then handed on
             outcome = Outcome.of_error(source, error)
             if not isinstance(error, AutoSyncError):
@@ -58,16 +65,16 @@ async def sync(
         return await _end(space, run, outcome, recorder)
 
 
-async def _stages(space: Space, source: str, run: str, accept: str, replay: Replay | None) -> Outcome:
+async def _stages(space: Space, source: str, run: str, accept: str, instead: Instead | None) -> Outcome:
     outcome = Outcome(source)
-    found = await ingest_stage(space, source, run, accept, replay)
+    found = await ingest_stage(space, source, run, accept, instead)
     outcome.counts = found.counts
     if not found.batch and not await asyncio.to_thread(pending, space, source):
         return outcome
     grant: Grant = await lock_stage(space, source, run)
     async with kept(space, grant):
         if found.batch and grant.state_version != found.state_version:  # another run stored a batch meanwhile
-            found = await ingest_stage(space, source, run, accept, replay)
+            found = await ingest_stage(space, source, run, accept, instead)
             outcome.counts = found.counts
         if found.batch:
             stored = await store_stage(space, source, found.batch, run, grant.token)

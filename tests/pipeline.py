@@ -21,7 +21,8 @@ from blocks import mirror as files
 from blocks import mirror_versions, staging
 from blocks.store import batches, ledger
 from flows.space import Space, now
-from flows.stages.ingest import Ingested, Replay, ingest
+from flows.stages.ingest import Ingested, ingest
+from flows.stages.instead import Instead
 from flows.stages.mirror import Mirrored, mirror
 from flows.stages.push import Pushed, push
 from flows.stages.store import store
@@ -135,20 +136,20 @@ class Pipeline:
         path.write_bytes(body)
         return path
 
-    def load(self, accept: str = "", replay: Replay | None = None, source: str = "things", run: str = "") -> Ingested:
+    def load(self, accept: str = "", instead: Instead | None = None, source: str = "things", run: str = "") -> Ingested:
         """ingest and store alone."""
         run = run or str(uuid4())
-        found = ingest(self.space, source, run, accept, replay)
+        found = ingest(self.space, source, run, accept, instead)
         if found.batch:
             with self.space.database() as db:
                 token = ledger.grant(db, f"source {source}", run, now=now())
             store(self.space, source, found.batch, run, token)
         return found
 
-    def run(self, accept: str = "", replay: Replay | None = None, source: str = "things") -> Result:
+    def run(self, accept: str = "", instead: Instead | None = None, source: str = "things") -> Result:
         """ingest, store, mirror, push; raises what a stage raises."""
         run = str(uuid4())
-        found = self.load(accept, replay, source, run)
+        found = self.load(accept, instead, source, run)
         mirrored = mirror(self.space, source)
         return Result(found, mirrored, push(self.space, source, run, mirrored.root))
 

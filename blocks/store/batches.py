@@ -329,7 +329,7 @@ def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, now: float) ->
     """Keep what the source showed, in the same transaction as what came of it."""
     ticket, staged = batch.ticket, batch.staged
     if ticket.origin != "source":
-        forget_seen(db, source.name, recs[recs > 0])
+        forget_seen(db, source.name, np.concatenate([recs[recs > 0], staged.deletes]))
         return
     if state(db, source.name).rules != ticket.rules:  # what other rules made of a row says nothing any more
         db.execute("DELETE FROM seen WHERE source = ?", [source.name])

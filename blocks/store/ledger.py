@@ -94,6 +94,14 @@ def newest_seq(db: Db, collection: int) -> int:
     return int(row[0])
 
 
+def newest_time(db: Db, collection: int) -> float:
+    """When a collection's newest change was stored (Unix seconds), 0 when it has none."""
+    row = db.execute(
+        "SELECT time FROM batch WHERE collection = ? ORDER BY last_seq DESC LIMIT 1", [collection]
+    ).fetchone()
+    return float(row[0]) if row else 0.0
+
+
 def post(db: Db, notice: Notice, *, now: float) -> bool:
     """Put a notice into the outbox; False when one with its key is there already."""
     with transaction(db):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -86,27 +85,6 @@ def backup_restore(name: str) -> None:
 
     path = restore_backup(space(), name)
     console().print(f"{path} is now {name}. Mirror and repository follow with: autosync run")
-
-
-@app.command()
-def restore(
-    collection: str,
-    to: Annotated[Path, typer.Option(help="The file to write, canonical JSON Lines.")],
-    as_of: Annotated[str, typer.Option(help="A seq, or a time such as 2026-01-31T12:00; now when left out.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Write a collection as it was at any seq or time."""
-    from flows.restore import write_collection
-
-    here = space()
-    require_store(here)
-    done = write_collection(here, collection, as_of, str(to))
-    if as_json:
-        print_json(done)
-    else:
-        console().print(f"{done['records']:,} records of {collection} as of seq {done['seq']}: {done['file']}")
-        if "asked" in done:
-            console().print(f"Seq {done['asked']} is no longer kept apart; {done['seq']} is the state before it.")
 
 
 @app.command()

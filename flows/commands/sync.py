@@ -143,28 +143,34 @@ def plan(names: Names = None, as_json: AsJson = False) -> None:
     """Print exactly what run would do; write nothing."""
     here = space()
     sources = here.settings.named(names or [])
-    plans = [_plan(here, source.name) for source in sources]
+    plans = [plan_of(here, source.name) for source in sources]
     if as_json:
         print_json({"plans": plans})
     else:
         for found in plans:
-            _print_plan(found)
+            print_plan(found)
     outcomes = {found["outcome"] for found in plans}
     raise typer.Exit(1 if "failed" in outcomes else 3 if "refused" in outcomes else 0)
 
 
-def _plan(here: Space, name: str) -> dict[str, Any]:
+def plan_of(here: Space, name: str, instead: Any = None) -> dict[str, Any]:
+    """What a sync would do, as `plan --json` prints it.
+
+    Args:
+        instead: What it would take instead of the source (flows.stages.instead).
+    """
     from flows.planning import describe
 
     try:
-        return describe(here, name)
+        return describe(here, name, instead)
     except Refused as error:
         return {"source": name, "outcome": "refused", "error": str(error)}
     except AutoSyncError as error:
         return {"source": name, "outcome": "failed", "error": str(error)}
 
 
-def _print_plan(found: dict[str, Any]) -> None:
+def print_plan(found: dict[str, Any]) -> None:
+    """The plan for people."""
     out = console()
     if "inserted" not in found:
         out.print(f"{found['source']}: {found.get('error') or 'nothing would change'}\n")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import msgspec
-from pydantic import BaseModel, Field
 
 from autosync.errors import ConfigError
 from autosync.policy import Counts, guard_deletes, guard_input
@@ -23,6 +21,7 @@ from blocks.store import batches, ledger, parts
 from blocks.store.schema import Db
 from flows.progress import progress
 from flows.space import Space, now
+from flows.stages.instead import Instead, accepted, open_instead
 from flows.stages.quality import VALIDATOR, check_dataset
 from flows.stages.task import stage
 
@@ -37,19 +36,12 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     deletes_withheld: bool = False
 
 
-class Replay(BaseModel, frozen=True):
-    """Quarantine rows to take instead of the source, with a corrected text for one where given."""
-
-    items: list[int] = Field(description="Items of `autosync quarantine list`.")
-    text: str | None = Field(default=None, description="The corrected text of the one item.")
-
-
-def ingest(space: Space, name: str, run: str, accept: str = "", replay: Replay | None = None) -> Ingested:
+def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead | None = None) -> Ingested:
     """Stage what changed in a source.
 
     Args:
         accept: The code of an input that may pass a guard.
-        replay: Refused rows to take again instead of the source.
+        instead: What to take instead of the source.
 
     Raises:
         SourceError: The source can't be read or isn't JSON; nothing was changed.
@@ -60,13 +52,13 @@ def ingest(space: Space, name: str, run: str, accept: str = "", replay: Replay |
     staging.discard_stale(space.home.staging, now() - 86_400)
     with space.database() as db:
         try:
-            found = examine(space, db, source, folder, replay, accept)
+            found = examine(space, db, source, folder, instead, accept)
             if isinstance(found, str):
                 batches.touch(db, source.name, found) if found else None
                 return Ingested(state_version=batches.state(db, source.name).version)
             ticket, staged = found
             ledger.quarantine(
-                db, source.name, run, staged.refused, now=now(), whole=replay is None and source.mode == "snapshot"
+                db, source.name, run, staged.refused, now=now(), whole=instead is None and source.mode == "snapshot"
             )
             check_guards(ticket, len(staged.refused), source, accept)
             staging.save(folder, ticket, staged)
@@ -86,7 +78,10 @@ def check_guards(ticket: staging.Ticket, refused: int, source: Source, accept: s
     """Raise Refused when the batch needs somebody's word first."""
     counts, code = ticket.counts, ticket.code
     guard_input(ticket.rows, refused, source.guard, source=source.name, accept=accept, code=code)
-    guard_deletes(counts.deleted, ticket.before, source.guard, source=source.name, accept=accept, code=code)
+    again = f"autosync restore {ticket.collection} ... --apply" if ticket.origin == "restore" else ""
+    guard_deletes(
+        counts.deleted, ticket.before, source.guard, source=source.name, accept=accept, code=code, again=again
+    )
 
 
 def examine(
@@ -94,7 +89,7 @@ def examine(
     db: Db,
     source: Source,
     folder: Path,
-    replay: Replay | None = None,
+    instead: Instead | None = None,
     accept: str = "",
     docs: Path | None = None,
 ) -> str | tuple[staging.Ticket, Staged]:
@@ -108,10 +103,9 @@ def examine(
     known = state.rules == rules
     previous: Fingerprint | None = msgspec.json.decode(state.fingerprint) if known and state.fingerprint else None
     collection = batches.collection_id(db, source.into)
-    writer = staging.Stage(folder)
-    parser = ProcessParser(source, folder)
+    writer, parser = staging.Stage(folder), None
     try:
-        if replay is None:
+        if instead is None:
             before = partial(parts.kept, db, source.name) if known else dict
             opened = open_source(
                 source, space.base, folder, previous, state.digest, state.seed, _headers(space, source), before
@@ -119,12 +113,12 @@ def examine(
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()
             blocks: Callable[[Known], Iterator[Block]] = opened.blocks
-            fingerprint, digest = msgspec.json.encode(opened.fingerprint).decode(), opened.digest
+            fingerprint, digest, origin = msgspec.json.encode(opened.fingerprint).decode(), opened.digest, "source"
         else:
-            source = msgspec.structs.replace(source, mode="upsert")
-            opened = None
-            blocks, fingerprint, digest = partial(_replayed, db, replay), "", f"replay{replay.items}"
-        seen = batches.seen(db, source.name, state.seed) if known and replay is None else Seen([], state.seed)
+            opened, fingerprint = None, ""
+            source, blocks, digest, origin = open_instead(space, db, source, instead)
+        seen = batches.seen(db, source.name, state.seed) if known and opened is not None else Seen([], state.seed)
+        parser = ProcessParser(source, folder)
         sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer, parser)
         for block in progress(f"ingest {source.name}", blocks(sifter.known), size=_size):
             sifter.block(block)
@@ -138,12 +132,14 @@ def examine(
             staging.save_parts(folder, opened.changes())
     finally:
         writer.close()
-        parser.close()
+        if parser is not None:
+            parser.close()
     validator = space.home.path / VALIDATOR if docs is None else docs / VALIDATOR
     staged = check_dataset(
         source, folder, staged, validator, docs or space.home.quality / source.name, accepted=accept == digest[:8]
     )
-    return _ticket(db, source, state, staged, folder, rules, fingerprint, digest, replay), staged
+    ticket = _ticket(db, source, state, staged, folder, rules, fingerprint, digest, origin)
+    return msgspec.structs.replace(ticket, replayed=accepted(db, instead, staged)), staged
 
 
 def _ticket(
@@ -155,7 +151,7 @@ def _ticket(
     rules: str,
     fingerprint: str,
     digest: str,
-    replay: Replay | None,
+    origin: str,
 ) -> staging.Ticket:
     return staging.Ticket(
         batch=folder.name,
@@ -163,7 +159,7 @@ def _ticket(
         collection=source.into,
         key=source.keys,
         mode=source.mode,
-        origin="source" if replay is None else "replay",
+        origin=origin,
         code=digest[:8],
         rules=rules,
         fingerprint=fingerprint,
@@ -176,7 +172,6 @@ def _ticket(
         fields=[list(path) for path in staged.fields],
         deletes_withheld=staged.deletes_withheld,
         repeated=staged.repeated,
-        replayed=_accepted(db, replay, staged) if replay else [],
     )
 
 
@@ -193,25 +188,6 @@ def _headers(space: Space, source: Source) -> dict[str, str] | None:
 
 def _size(block: Block) -> int:
     return len(block.rows)
-
-
-def _raw(row: dict[str, Any], replay: Replay) -> bytes:
-    return bytes(row["raw"]) if replay.text is None else replay.text.encode()
-
-
-def _items(db: Db, replay: Replay) -> list[dict[str, Any]]:
-    return [row for number in replay.items if (row := ledger.item(db, number)) is not None]
-
-
-def _replayed(db: Db, replay: Replay, known: Known) -> Iterator[Block]:  # noqa: ARG001  # like an input's blocks
-    rows = _items(db, replay)
-    yield Block([_raw(row, replay) for row in rows], lambda n: f"quarantine {rows[n]['item']}, {rows[n]['place']}")
-
-
-def _accepted(db: Db, replay: Replay, staged: Staged) -> list[int]:
-    """Items whose text was not refused again."""
-    refused = {refusal.raw for refusal in staged.refused}
-    return [row["item"] for row in _items(db, replay) if _raw(row, replay) not in refused]
 
 
 ingest_stage = stage("ingest", "Look at the source, read and check what changed, stage it as a batch.")(ingest)

@@ -34,7 +34,8 @@ def mirror(space: Space, name: str) -> Mirrored:
         records = db.execute("SELECT records FROM collection WHERE collection = ?", [target.collection]).fetchone()[0]
         upto = ledger.newest_seq(db, target.collection)
         cursor = ledger.cursor(db, "mirror", target.collection)
-        done = files.update(db, target, upto=upto, records=records, now=now(), stats=cursor.info.get("stats"))
+        stats, then = cursor.info.get("stats"), ledger.newest_time(db, target.collection)
+        done = files.update(db, target, upto=upto, records=records, now=then, stats=stats)
         info = {"root": done.manifest.root, "records": records, "stats": done.stats}
         if (cursor.seq, cursor.info) != (upto, info):
             ledger.advance(db, "mirror", target.collection, upto, now=now(), info=info)

@@ -187,7 +187,7 @@ def _render(job: Job, remote: Remote, head: Head | None, there: dict[str, Any] |
         message=f"sync({job.source.name}): {job.counts()}",
         trailers=(("AutoSync-Seq", str(job.newest)), ("AutoSync-Root", job.root), ("AutoSync-Run", job.run)),
         files=Prefixed(job.source.into, files, text),
-        time=now(),
+        time=ledger.newest_time(job.db, job.collection),
         replace=(job.source.into,) if whole else (),
     )
 

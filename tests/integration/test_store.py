@@ -19,7 +19,8 @@ from blocks.store import batches, history, ledger
 from blocks.store.schema import INDEX_NAMES, column_name, connect
 from flows.planning import describe
 from flows.space import now
-from flows.stages.ingest import Replay, ingest
+from flows.stages.ingest import ingest
+from flows.stages.instead import Replay
 from flows.stages.store import store
 from tests.pipeline import Pipeline
 
@@ -225,7 +226,7 @@ def test_a_replayed_row_lets_the_source_have_its_say(place: Pipeline) -> None:
     place.load()
     with place.space.database() as db:
         number = ledger.open_items(db)[0]["item"]
-    assert place.load(replay=Replay(items=[number], text='{"id":"a","n":5}')).counts.inserted == 1
+    assert place.load(instead=Replay(items=[number], text='{"id":"a","n":5}')).counts.inserted == 1
     with place.space.database() as db:
         assert ledger.item(db, number)["state"] == "replayed"  # type: ignore[index]
     assert place.load().counts.changed == 0
@@ -249,7 +250,7 @@ def test_a_replayed_row_does_not_outlive_an_accepted_one(place: Pipeline, locati
     os.utime(place.write('[{"id":"a","n":1},{"id":"b","n":1}]', name), (1, 1))
     place.load()
     assert place.load().batch == ""
-    assert place.load(replay=Replay(items=[number], text='{"id":"a","n":5}')).counts.updated == 1
+    assert place.load(instead=Replay(items=[number], text='{"id":"a","n":5}')).counts.updated == 1
     assert place.load().counts.updated == 1
     assert place.records()["a"] == '{"id":"a","n":1}'
 

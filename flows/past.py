@@ -1,0 +1,177 @@
+"""A collection as it was: from the store's change log, the mirror's versions or the repository's commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
+
+import msgspec
+
+from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, RemoteError
+from autosync.records import BadRecord, key_reader, parse
+from autosync.shards import body, mirror_layout, root, shard_of, split
+from blocks.mirror_history import MirrorHistory
+from blocks.store import batches, history, ledger
+from blocks.store.schema import Db
+from flows.space import Space
+from flows.stages.push import open_remote
+
+Place = Literal["store", "mirror", "repo"]
+
+
+class Past(NamedTuple):
+    """A collection at a moment.
+
+    Attributes:
+        seq: The last change that is in it.
+        lines: Canonical lines in key order; where a root is known they are proven by it when the last one was given.
+        asked: The seq that was asked for, when the place has only an earlier one.
+    """
+
+    seq: int
+    lines: Iterator[bytes]
+    asked: int | None = None
+
+
+class _Point(Protocol):
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def time(self) -> float: ...
+
+
+P = TypeVar("P", bound=_Point)
+
+
+def parse_moment(text: str) -> int | float:
+    """`--as-of`: a seq (digits only) as int, else an ISO 8601 time (UTC when it has no zone) as Unix seconds."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is neither a seq nor a time", todo="write 1234, or 2026-01-31, or 2026-01-31T12:00:00+03:30"
+        ) from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def parse_place(text: str) -> Place:
+    """`--from`."""
+    try:
+        place: Place = msgspec.convert(text, Place)
+    except msgspec.ValidationError:
+        places = ", ".join(get_args(Place))
+        raise ConfigError(f"{text!r} is no place to restore from", todo=f"use one of: {places}") from None
+    return place
+
+
+def read_past(space: Space, db: Db | None, collection: str, as_of: str, place: str) -> Past:
+    """Find a collection as it was.
+
+    Args:
+        db: The open store; needed for the store alone.
+        as_of: A seq or an ISO 8601 time; the newest state when empty.
+        place: store, mirror or repo.
+
+    Raises:
+        ConfigError: There is no such collection there, or the moment can't be read or had.
+        MirrorDamaged, RemoteError: The place can't be read; also while the lines are taken.
+    """
+    moment = parse_moment(as_of) if as_of else None
+    match parse_place(place):
+        case "store":
+            assert db is not None
+            return _of_store(db, collection, moment)
+        case "mirror":
+            return _of_mirror(space, collection, moment)
+        case "repo":
+            return _of_repository(space, collection, moment)
+
+
+def _of_store(db: Db, collection: str, moment: int | float | None) -> Past:
+    number = batches.collection_id(db, collection)
+    if number is None:
+        known = ", ".join(row["name"] for row in history.collections(db))
+        raise ConfigError(f"there is no collection {collection!r}", todo=f"use one of: {known or '(there is none)'}")
+    newest = ledger.newest_seq(db, number)
+    wanted = newest if moment is None else moment
+    wanted = min(wanted, newest) if isinstance(wanted, int) else history.seq_at(db, number, wanted)
+    seq = history.kept_seq(db, number, wanted)
+    return Past(seq, (line for _, line in history.as_of(db, number, seq)), None if seq == wanted else wanted)
+
+
+def _of_mirror(space: Space, collection: str, moment: int | float | None) -> Past:
+    folder = space.home.mirror / collection
+    found = MirrorHistory(folder)
+    point = _newest(found.points(), moment, f"the mirror of {collection!r}")
+    lines = _proven(found.at(point), point.records, point.root, str(folder))
+    return Past(point.seq, lines, _asked(point.seq, moment, found.manifest.seq))
+
+
+class _Pushed(NamedTuple):
+    seq: int
+    time: float
+    sha: str
+    root: str
+
+
+def _of_repository(space: Space, collection: str, moment: int | float | None) -> Past:
+    remote = open_remote(space)
+    commits = [
+        _Pushed(int(one.trailers["AutoSync-Seq"]), one.time, one.sha, one.trailers.get("AutoSync-Root", ""))
+        for one in remote.history(f"{collection}/manifest.json")
+        if one.trailers.get("AutoSync-Seq", "").isdecimal()
+    ]
+    if not commits:
+        raise ConfigError(f"the repository has no commit of {collection!r}", where=remote.address)
+    chosen = _newest(commits, moment, f"the repository's history of {collection!r}")
+    where = f"{remote.address}, commit {chosen.sha[:12]}"
+    files = dict(remote.files(collection, chosen.sha))
+    try:
+        keys = msgspec.json.decode(files.pop(f"{collection}/manifest.json"), type=dict[str, msgspec.Raw])["key"]
+        key = key_reader(msgspec.json.decode(keys, type=list[str]))
+        rows = [line for path, data in files.items() if path.endswith(".jsonl") for line in data.splitlines()]
+        pairs = sorted((key(parse(line)[0]), line) for line in rows)
+    except (KeyError, msgspec.DecodeError, BadRecord) as error:
+        raise RemoteError(f"a file there is not as AutoSync wrote it: {error}", where=where) from None
+    asked = _asked(chosen.seq, moment, commits[0].seq)
+    return Past(chosen.seq, _proven(pairs, len(pairs), chosen.root, where), asked)
+
+
+def _newest(points: list[P], moment: int | float | None, where: str) -> P:
+    """The newest of some points, newest first, that is not after a moment."""
+    for point in points:
+        if moment is None or (point.seq <= moment if isinstance(moment, int) else point.time <= moment):
+            return point
+    oldest = points[-1]
+    since = datetime.fromtimestamp(oldest.time, UTC).isoformat(timespec="seconds")
+    raise ConfigError(
+        f"{where} reaches back to seq {oldest.seq} ({since}) only",
+        todo="ask for that moment, or another place",
+    )
+
+
+def _asked(seq: int, moment: int | float | None, newest: int) -> int | None:
+    return moment if isinstance(moment, int) and seq < min(moment, newest) else None
+
+
+def _proven(pairs: Iterable[tuple[str, bytes]], records: int, expected: str, where: str) -> Iterator[bytes]:
+    """The lines of (id, line) pairs in key order; an error at their end when they have another root."""
+    shards = []
+    for start, held in split(pairs, mirror_layout(records).bits):
+        shards.append(shard_of(start, body(held)))
+        yield from held
+    if expected and root(shards) != expected:
+        raise _not_as_it_was(where)
+
+
+def _not_as_it_was(where: str) -> AutoSyncError:
+    return MirrorDamaged(
+        "what was read is not what the collection was: its root differs",
+        where=where,
+        kept="everything; nothing was written",
+        todo="restore from another place: --from store, mirror or repo",
+    )
