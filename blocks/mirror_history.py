@@ -8,14 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from autosync.errors import MirrorDamaged
-from autosync.records import keys_reader
+from autosync.records import line_ids_reader
 from blocks.mirror import Manifest, Target, read_manifest, read_shard
 from blocks.mirror_versions import Version, chain, read_changes
-
-_decode_lines = msgspec.json.Decoder(float_hook=msgspec.Raw).decode_lines
 
 
 class MirrorPoint(NamedTuple):
@@ -60,13 +56,13 @@ class MirrorHistory:
             MirrorDamaged: A file that is needed is missing or not what the manifest says.
         """
         before = self._replaced([version for version in self._versions if version.header.from_ >= point.seq])
-        ids, keys = sorted(before), keys_reader(self._manifest.key)
+        ids, ids_of = sorted(before), line_ids_reader(self._manifest.key)
         target = Target(self._folder, 0, self._manifest.collection, tuple(self._manifest.key))
         shards = self._manifest.shards
         bounds = [0, *(bisect_left(ids, shard.start) for shard in shards[1:]), len(ids)]
         for shard, (first, end) in zip(shards, pairwise(bounds), strict=True):
             data = read_shard(target, shard, self._manifest.records)
-            rows: dict[str, bytes | None] = dict(zip(keys(_decode_lines(data)), data.splitlines(), strict=True))
+            rows: dict[str, bytes | None] = dict(zip(ids_of(data), data.splitlines(), strict=True))
             rows |= {id: before[id] for id in ids[first:end]}
             yield from ((id, line) for id, line in sorted(rows.items()) if line is not None)
         if not shards:

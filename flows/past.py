@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
 import msgspec
 
 from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, RemoteError
-from autosync.records import BadRecord, key_reader, parse
+from autosync.records import BadRecord, line_ids_reader
 from autosync.shards import body, mirror_layout, root, shard_of, split
 from blocks.mirror_history import MirrorHistory
 from blocks.store import batches, history, ledger
@@ -132,10 +132,10 @@ def _of_repository(space: Space, collection: str, moment: int | float | None) ->
     files = dict(remote.files(collection, chosen.sha))
     try:
         keys = msgspec.json.decode(files.pop(f"{collection}/manifest.json"), type=dict[str, msgspec.Raw])["key"]
-        key = key_reader(msgspec.json.decode(keys, type=list[str]))
-        rows = [line for path, data in files.items() if path.endswith(".jsonl") for line in data.splitlines()]
-        pairs = sorted((key(parse(line)[0]), line) for line in rows)
-    except (KeyError, msgspec.DecodeError, BadRecord) as error:
+        lines = b"".join(data for path, data in files.items() if path.endswith(".jsonl"))
+        ids = line_ids_reader(msgspec.json.decode(keys, type=list[str]))(lines)
+        pairs = sorted(zip(ids, lines.splitlines(), strict=True))
+    except (KeyError, ValueError, msgspec.DecodeError, BadRecord) as error:
         raise RemoteError(f"a file there is not as AutoSync wrote it: {error}", where=where) from None
     asked = _asked(chosen.seq, moment, commits[0].seq)
     return Past(chosen.seq, _proven(pairs, len(pairs), chosen.root, where), asked)

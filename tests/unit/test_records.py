@@ -20,6 +20,7 @@ from autosync.records import (
     canonical,
     key_reader,
     keys_reader,
+    line_ids_reader,
     number,
     parse,
     parse_many,
@@ -256,3 +257,22 @@ def test_many_keys_are_read_as_each_is(documents: list[dict[str, Any]], pointers
 
     key, keys = key_reader(pointers), keys_reader(pointers)
     assert told(lambda: keys(documents)) == told(lambda: [key(document) for document in documents])
+
+
+@given(st.lists(st.tuples(KEYS, DOCUMENTS), max_size=5), st.sampled_from([["/id"], ["/id", "/id"], ["/in/id"]]))
+def test_ids_of_canonical_lines_are_those_of_the_records(
+    rows: list[tuple[str | int, dict[str, Any]]], pointers: list[str]
+) -> None:
+    """Reading the key alone gives the id that the whole record has."""
+    documents = [document | {"id": key, "in": {"id": key}} for key, document in rows]
+    lines = b"".join(canonical(document) + b"\n" for document in documents)
+    key = key_reader(pointers)
+    assert line_ids_reader(pointers)(lines) == [key(document) for document in documents]
+
+
+@pytest.mark.parametrize("line", [b"{", b'{"no":1}', b'{"id":null}', b"[]"])
+@pytest.mark.parametrize("pointers", [["/id"], ["/id", "/x"]])
+def test_a_line_without_a_key_is_no_line_of_ours(line: bytes, pointers: list[str]) -> None:
+    """Somebody else wrote it."""
+    with pytest.raises(BadRecord):
+        line_ids_reader(pointers)(line + b"\n")
