@@ -338,11 +338,11 @@ def line_ids_reader(pointers: Sequence[str]) -> Callable[[bytes], list[str]]:
     if len(pointers) > 1 or len(tokens) != 1:
         return read_each
     field = ("key", str | int, msgspec.field(name=tokens[0]))
-    decode_lines = msgspec.json.Decoder(msgspec.defstruct("Key", [field], gc=False)).decode_lines
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.defstruct("Key", [field], gc=False))
 
     def read(lines: bytes) -> list[str]:
         try:
-            return [str(row.key) for row in decode_lines(lines)]
+            return [str(row.key) for row in decoder.decode_lines(lines)]
         except msgspec.DecodeError:
             return read_each(lines)
 

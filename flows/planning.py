@@ -58,7 +58,7 @@ def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Inste
         "error": None,
     }
     try:
-        check_guards(ticket, len(staged.refused), source, "")
+        check_guards(ticket, len(staged.refused), source, "", instead)
     except Refused as error:
         result |= {"outcome": "refused", "error": str(error)}
     return result

@@ -77,12 +77,13 @@ def _apply(
             print_json({"plans": [found]})
         else:
             print_plan(found)
-        if plan_only or found["outcome"] == "failed":
+        if plan_only or found["outcome"] == "failed" or (found["outcome"] == "refused" and not accept):
             raise typer.Exit({"failed": 1, "refused": 3}.get(found["outcome"], 0))
     results: list[dict[str, Any]] = run_all(here, [source.name], accept, restored=instead.model_dump())
     if as_json:
         print_json({"runs": results})
     else:
         print_runs(here, results)
+    if not as_json and results[0]["outcome"] == "changed":
         console().print(f"\nThe next sync lets {source.location} have its say again: correct it there, too.")
     raise typer.Exit(status_of(results))

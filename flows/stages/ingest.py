@@ -21,7 +21,7 @@ from blocks.store import batches, ledger, parts
 from blocks.store.schema import Db
 from flows.progress import progress
 from flows.space import Space, now
-from flows.stages.instead import Instead, accepted, open_instead
+from flows.stages.instead import Instead, Restored, accepted, open_instead
 from flows.stages.quality import VALIDATOR, check_dataset
 from flows.stages.task import stage
 
@@ -60,7 +60,7 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
             ledger.quarantine(
                 db, source.name, run, staged.refused, now=now(), whole=instead is None and source.mode == "snapshot"
             )
-            check_guards(ticket, len(staged.refused), source, accept)
+            check_guards(ticket, len(staged.refused), source, accept, instead)
             staging.save(folder, ticket, staged)
         except BaseException:
             staging.discard(folder)
@@ -74,11 +74,13 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
     )
 
 
-def check_guards(ticket: staging.Ticket, refused: int, source: Source, accept: str) -> None:
+def check_guards(
+    ticket: staging.Ticket, refused: int, source: Source, accept: str, instead: Instead | None = None
+) -> None:
     """Raise Refused when the batch needs somebody's word first."""
     counts, code = ticket.counts, ticket.code
     guard_input(ticket.rows, refused, source.guard, source=source.name, accept=accept, code=code)
-    again = f"autosync restore {ticket.collection} ... --apply" if ticket.origin == "restore" else ""
+    again = instead.command(ticket.collection) if isinstance(instead, Restored) else ""
     guard_deletes(
         counts.deleted, ticket.before, source.guard, source=source.name, accept=accept, code=code, again=again
     )

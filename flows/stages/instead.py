@@ -35,6 +35,11 @@ class Restored(BaseModel, frozen=True):
     as_of: str = Field(default="", description="A seq or an ISO 8601 time; the newest state when empty.")
     place: Place = Field(default="store", description="Where to read it from.")
 
+    def command(self, collection: str) -> str:
+        """The command that writes this state back."""
+        as_of = f" --as-of {self.as_of}" if self.as_of else ""
+        return f"autosync restore {collection}{as_of} --from {self.place} --apply"
+
 
 Instead = Replay | Restored
 

@@ -205,7 +205,7 @@ def test_apply_obeys_the_delete_guard(place: Pipeline) -> None:
     sync(place, {"a": record("a", 1)})
     sync(place, many(1))
     place.configure(guard={"max_delete": 0.1})
-    with pytest.raises(Refused, match=r"autosync restore things \.\.\. --apply --accept") as caught:
+    with pytest.raises(Refused, match=r"autosync restore things --as-of 1 --from store --apply --accept") as caught:
         place.run(instead=Restored(as_of="1"))
     code = str(caught.value).rsplit("--accept ", 1)[1].split()[0].rstrip(".")
     assert place.run(accept=code, instead=Restored(as_of="1")).found.counts.deleted == 300
