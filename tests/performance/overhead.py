@@ -103,7 +103,7 @@ def show_changes(found: list[dict[str, Any]], records: int) -> None:
     print(f"\nsyncs of one changed record of {records:,}, and one of none, in seconds")
     names = list(dict.fromkeys(name for row in found for name in row["work"]))
     print(
-        "   ".join(["changed", "  all", *(f"{name:>6}" for name in names), " tasks", "  rest", "503 waits", "requests"])
+        "   ".join(["changed", "  all", *(f"{name:>6}" for name in names), " tasks", "  rest", "    waits", "requests"])
     )
     for row in found:
         own = "   ".join(f"{row['work'].get(name, 0):6.3f}" for name in names)
@@ -111,9 +111,8 @@ def show_changes(found: list[dict[str, Any]], records: int) -> None:
             f"{row['run']['updated']:7}   {row['seconds']:5.2f}   {own}   {row['tasks']:6.3f}   {row['rest']:6.3f}   "
             f"{len(row['waits'])}: {row['waited']:5.1f}   {row['requests']:8}"
         )
-    print(
-        "tasks: Prefect's task runs around the stages' work, with waits; rest: start, imports, flow run, artifacts, log"
-    )
+    print("tasks: Prefect's task runs around the stages' work; rest: start, imports, flow run, artifacts, log.")
+    print("waits: for Prefect's server, whose database was locked; they are part of tasks, rest and lock.")
 
 
 def main() -> None:

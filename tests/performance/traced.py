@@ -28,6 +28,7 @@ def timed(name: str, function: Callable[..., Awaitable[Any]]) -> Callable[..., A
     """The function, its seconds added up under a name."""
 
     async def run(*args: Any, **kwargs: Any) -> Any:
+        listen()
         clock = time.perf_counter()
         try:
             return await function(*args, **kwargs)
@@ -42,10 +43,23 @@ class Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         said = record.getMessage()
-        if found := re.search(r"(?:status code (\d+))?.*Another attempt will be made in ([\d.]+)s", said, re.DOTALL):
-            waits.append({"status": found[1] or "no answer", "seconds": float(found[2])})
+        if found := re.search(r"Another attempt will be made in ([\d.]+)s", said):
+            status = re.search(r"status code (\d+)", said)
+            waits.append({"status": status[1] if status else "no answer", "seconds": float(found[1])})
         elif said.startswith("HTTP Request"):
             requests.append(said)
+
+
+_notes = Notes()
+
+
+def listen() -> None:
+    """Hear what the clients log; again, since Prefect sets its loggers up when the first flow runs."""
+    for name, level in (("prefect.client", logging.DEBUG), ("httpx", logging.INFO)):
+        logger = logging.getLogger(name)
+        logger.addHandler(_notes)
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 def trace(target: Path) -> None:
@@ -56,11 +70,7 @@ def trace(target: Path) -> None:
         make(self, timed(name, function), name, description, retries)
 
     Stage.__init__ = made  # type: ignore[method-assign]
-    for name, level in (("prefect.client", logging.DEBUG), ("httpx", logging.INFO)):
-        logger = logging.getLogger(name)
-        logger.addHandler(Notes())
-        logger.setLevel(level)
-        logger.propagate = False
+    listen()
     atexit.register(
         lambda: target.write_text(json.dumps({"work": work, "requests": len(requests), "waits": waits}, indent=2))
     )
