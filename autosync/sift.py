@@ -97,6 +97,10 @@ class Staged:
     repeated: int = 0
     deletes_withheld: bool = False
 
+    def each_taken(self, lines: int) -> bool:
+        """Whether each of so many lines is a record of its own: none refused, repeated or blank."""
+        return not self.refused and not self.skip and self.unchanged + len(self.recs) == lines and not self.repeated
+
     @property
     def inserted(self) -> int:
         return int(self.born.sum()) - sum(1 for n in self.skip if self.born[n])
@@ -150,6 +154,16 @@ class Sifter:
             self.waiting.append(Waiting(block.where, some, wanted.take(some), rows, self.parser.submit(rows)))
             if len(self.waiting) > MOST_WAITING:
                 self._stage(self.waiting.popleft())
+
+    def known_lines(self, lines: int) -> bool:
+        """Take all rows that were seen last time, if they are so many; whether they were taken.
+
+        For a snapshot to which rows were added behind those that it had, each of which was taken.
+        """
+        if self.source.mode != "snapshot" or len(self.seen) != lines:
+            return False
+        self._hit(np.arange(lines))
+        return True
 
     def known(self, parts: Sequence[bytes]) -> list[bool]:
         """Take parts of the input that are as they were by the packed hashes of their rows.

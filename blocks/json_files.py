@@ -68,6 +68,13 @@ def read_part(part: Part, pointer: str, window: int = WINDOW) -> Iterator[Block]
             yield from _Document(handle, part, pointer, begin, window).blocks(text, more)
 
 
+def read_lines(part: Part, after: int, lines: int, window: int = WINDOW) -> Iterator[Block]:
+    """Blocks of raw rows of a JSON Lines file from a byte on, before which it has so many lines; errors as above."""
+    with open(part.path, "rb") as handle:  # noqa: PTH123  # as above
+        handle.seek(after)
+        yield from _lines(handle, part, window, lines + 1)
+
+
 def _looks_like_lines(text: bytes) -> bool:
     """Whether the first line is a whole object and another line follows."""
     if not text.startswith(b"{"):
@@ -92,8 +99,7 @@ def _refuse_utf16(start: bytes, part: Part) -> None:
         )
 
 
-def _lines(handle: BinaryIO, part: Part, window: int) -> Iterator[Block]:
-    first = 1
+def _lines(handle: BinaryIO, part: Part, window: int, first: int = 1) -> Iterator[Block]:
     while rows := handle.readlines(window):
         _check_end(rows[-1], part, first + len(rows) - 1)
         yield Block(rows, partial(_line, part.shown, first))

@@ -24,7 +24,7 @@ from autosync.parts import PAIR, PartChanges, PartState, Stat, compare, packed
 from autosync.seen import raw_digests
 from autosync.settings import Source
 from autosync.sift import Block
-from blocks.json_files import KEPT, LINES, Part, read_part
+from blocks.json_files import KEPT, LINES, Part, read_lines, read_part
 
 RACY_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
@@ -46,6 +46,13 @@ class Found(NamedTuple):
     stat: Stat
 
 
+class Grown(NamedTuple):
+    """The part of a JSON Lines file that is as it was last time: bytes from its begin, and lines."""
+
+    size: int
+    lines: int
+
+
 @dataclass(frozen=True)
 class Input:
     """An input to read.
@@ -59,6 +66,7 @@ class Input:
         seed: Keys the hashes of rows.
         states: Of several parts, what each is now; `rows` is empty for those that must be read.
         before: By name, what the parts were.
+        grown: Of a JSON Lines file to which lines were added, what stood there before; each line of it was taken.
     """
 
     parts: Sequence[Part]
@@ -69,6 +77,17 @@ class Input:
     seed: int = 0
     states: list[PartState] = field(default_factory=list)
     before: Mapping[str, PartState] = field(default_factory=dict)
+    grown: Grown | None = None
+
+    @property
+    def is_lines(self) -> bool:
+        """Whether it is one local JSON Lines file, which may grow."""
+        return len(self.parts) == len(self.stats) == 1 and _is_lines(self.parts[0], self.records)
+
+    def added(self) -> Iterator[Block]:
+        """Blocks of the rows that were added to a file that has grown; errors as of `blocks`."""
+        assert self.grown is not None
+        yield from self._read(0, self.grown)
 
     def blocks(self, known: Known = nothing_known) -> Iterator[Block]:
         """Blocks of raw rows, in order; of several parts only what must be read.
@@ -107,10 +126,10 @@ class Input:
             unread.update(n for n, done in zip(some, taken, strict=True) if done)
         return unread
 
-    def _read(self, n: int) -> Iterator[Block]:
+    def _read(self, n: int, after: Grown | None = None) -> Iterator[Block]:
         part = self.parts[n]
         try:
-            yield from read_part(part, self.records)
+            yield from read_part(part, self.records) if after is None else read_lines(part, *after)
         except OSError as error:
             raise _unreadable(part.shown, error) from None
         except SourceError:  # what stood there while somebody wrote says nothing
@@ -251,14 +270,27 @@ def _settled(stat: Stat, at: float) -> bool:
 
 def digest_of(part: Part, seed: int) -> str:
     """Keyed XXH3-128 (hex) of a file's bytes."""
-    total = xxh3_128(seed=seed)
+    return _digests(part, seed, 0)[1]
+
+
+def _digests(part: Part, seed: int, size: int) -> tuple[str, str]:
+    """Keyed XXH3-128 (hex) of a file's first bytes, "" when no line ends there, and of all its bytes."""
+    total, begin = xxh3_128(seed=seed), ""
     try:
         with open(part.path, "rb") as handle:  # noqa: PTH123  # no Path for each of thousands of files
+            while size > 0 and (chunk := handle.read(min(size, 1 << 20))):
+                total.update(chunk)
+                size -= len(chunk)
+                begin = total.hexdigest() if not size and chunk.endswith(b"\n") else ""
             while chunk := handle.read(1 << 20):
                 total.update(chunk)
     except OSError as error:
         raise _unreadable(part.shown, error) from None
-    return total.hexdigest()
+    return begin, total.hexdigest()
+
+
+def _is_lines(part: Part, records: str) -> bool:
+    return not records and part.path.endswith(LINES)
 
 
 def _state(part: Part, stat: Stat, at: float, seed: int, old: PartState | None) -> PartState:
@@ -304,14 +336,23 @@ def open_source(
     if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
         return previous
     parts, old, states = [_part(shown, base) for shown, _ in found], before(), list[PartState]()
+    before_it, grown = _settled_lines(previous, parts, source.records), None
     if len(parts) == 1:
-        now = digest_of(parts[0], seed)
+        begin, now = _digests(parts[0], seed, before_it.size if before_it else 0)
+        grown = before_it if begin == digest else None
     else:
         states = [_state(p, f.stat, at, seed, old.get(f.shown)) for p, f in zip(parts, found, strict=True)]
         now = _joint_digest(states, seed)
     if previous is not None and now == digest:
-        return fingerprint
-    return Input(parts, fingerprint, now, source.records, [stat for _, stat in found], seed, states, old)
+        return fingerprint | ({"lines": previous["lines"]} if "lines" in previous else {})
+    return Input(parts, fingerprint, now, source.records, [stat for _, stat in found], seed, states, old, grown)
+
+
+def _settled_lines(previous: Fingerprint | None, parts: Sequence[Part], records: str) -> Grown | None:
+    """What a JSON Lines file was last time, if every line of it was taken."""
+    if not previous or "lines" not in previous or len(parts) != 1 or not _is_lines(parts[0], records):
+        return None
+    return Grown(previous["stat"][0], previous["lines"])
 
 
 def _joint_digest(states: Sequence[PartState], seed: int) -> str:

@@ -115,15 +115,20 @@ def examine(
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()
             blocks: Callable[[Known], Iterator[Block]] = opened.blocks
-            fingerprint, digest, origin = msgspec.json.encode(opened.fingerprint).decode(), opened.digest, "source"
+            digest, origin = opened.digest, "source"
         else:
-            opened, fingerprint = None, ""
+            opened = None
             source, blocks, digest, origin = open_instead(space, db, source, instead)
         seen = batches.seen(db, source.name, state.seed) if known and opened is not None else Seen([], state.seed)
         parser = ProcessParser(source, folder)
         sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer, parser)
-        for block in progress(f"ingest {source.name}", blocks(sifter.known), size=_size):
+        if opened is not None and opened.grown is not None and sifter.known_lines(opened.grown.lines):
+            unread, lines = opened.added(), opened.grown.lines
+        else:
+            unread, lines = blocks(sifter.known), 0
+        for block in progress(f"ingest {source.name}", unread, size=_size):
             sifter.block(block)
+            lines += len(block.rows)
         staged = sifter.finish(
             writer.read,
             partial(batches.live, db, collection),
@@ -140,8 +145,15 @@ def examine(
     staged = check_dataset(
         source, folder, staged, validator, docs or space.home.quality / source.name, accepted=accept == digest[:8]
     )
+    fingerprint = _fingerprint(opened, staged, lines) if opened is not None else ""
     ticket = _ticket(db, source, state, staged, folder, rules, fingerprint, digest, origin)
     return msgspec.structs.replace(ticket, replayed=accepted(db, instead, staged)), staged
+
+
+def _fingerprint(opened: Input, staged: Staged, lines: int) -> str:
+    """What is compared next time; of JSON Lines also their number, when each is a record of its own."""
+    grows = opened.is_lines and staged.each_taken(lines)
+    return msgspec.json.encode(opened.fingerprint | ({"lines": lines} if grows else {})).decode()
 
 
 def _ticket(
