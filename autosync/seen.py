@@ -6,7 +6,7 @@ same transaction, under a version that changes with the source's rules (see `rul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -52,16 +52,19 @@ class Seen:
     """What one source showed: hash -> rec, in the order of the hashes.
 
     Args:
-        parts: Sorted entries of consecutive ranges of hashes, as stored.
+        parts: Sorted entries of consecutive ranges of hashes, as stored; one is held at a time.
         seed: Keys the hash.
+        size: How many entries they have together; counted when None.
 
     Attributes:
         rec: The records' numbers; shape (rows seen,).
     """
 
-    def __init__(self, parts: Sequence[bytes], seed: int) -> None:
+    def __init__(self, parts: Iterable[bytes], seed: int, size: int | None = None) -> None:
         self.seed = seed
-        size = sum(map(len, parts)) // ENTRY.itemsize
+        if size is None:
+            parts = list(parts)
+            size = sum(map(len, parts)) // ENTRY.itemsize
         # Halves of the hashes apart: searching fields of entries would copy them each time.
         self._hi, self._lo = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
         self.rec: Recs = np.empty(size, dtype=np.int64)

@@ -290,7 +290,7 @@ def _digests(part: Part, seed: int, size: int) -> tuple[str, str]:
 
 
 def _is_lines(part: Part, records: str) -> bool:
-    return not records and part.path.endswith(LINES)
+    return not records and str(part.path).endswith(LINES)
 
 
 def _state(part: Part, stat: Stat, at: float, seed: int, old: PartState | None) -> PartState:

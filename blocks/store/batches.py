@@ -15,7 +15,7 @@ import numpy as np
 from autosync.errors import StaleLock, StoreBusy
 from autosync.fields import inner_fields
 from autosync.policy import Counts
-from autosync.seen import Entries, Recs, Seen, in_buckets, merge, update_bucket
+from autosync.seen import ENTRY, Entries, Recs, Seen, in_buckets, merge, update_bucket
 from autosync.settings import Source
 from autosync.sift import Staged
 from blocks.staging import Batch
@@ -96,8 +96,9 @@ def state(db: Db, source: str) -> SourceState:
 
 def seen(db: Db, source: str, seed: int) -> Seen:
     """The hashes of the rows that the source showed last time."""
+    size = db.execute("SELECT coalesce(sum(length(data)), 0) FROM seen WHERE source = ?", [source]).fetchone()[0]
     rows = db.execute("SELECT data FROM seen WHERE source = ? ORDER BY bucket", [source])
-    return Seen([row[0] for row in rows], seed)
+    return Seen((row[0] for row in rows), seed, size // ENTRY.itemsize)
 
 
 def lookup(db: Db, collection: int | None, ids: Sequence[str]) -> dict[str, tuple[int, bytes | None]]:
