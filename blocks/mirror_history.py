@@ -55,7 +55,10 @@ class MirrorHistory:
         Raises:
             MirrorDamaged: A file that is needed is missing or not what the manifest says.
         """
-        before = self._replaced([version for version in self._versions if version.header.from_ >= point.seq])
+        before: dict[str, bytes | None] = {}  # of several versions the oldest one counts
+        for version in self._versions:
+            if version.header.from_ >= point.seq:
+                before |= _replaced(version)
         ids, ids_of = sorted(before), line_ids_reader(self._manifest.key)
         target = Target(self._folder, 0, self._manifest.collection, tuple(self._manifest.key))
         shards = self._manifest.shards
@@ -68,10 +71,11 @@ class MirrorHistory:
         if not shards:
             yield from ((id, line) for id in ids if (line := before[id]) is not None)
 
-    def _replaced(self, versions: list[Version]) -> dict[str, bytes | None]:
-        """What records were before these versions, newest first: of several the oldest one counts."""
-        found: dict[str, bytes | None] = {}
-        for version in versions:
-            for id, line in read_changes(version.path):
-                found[id] = None if bytes(line) == b"null" else bytes(line)
-        return found
+    def replaced(self) -> Iterator[dict[str, bytes | None]]:
+        """What each version replaced, newest first: id -> canonical line before, None for one that was not there."""
+        return map(_replaced, self._versions)
+
+
+def _replaced(version: Version) -> dict[str, bytes | None]:
+    rows = ((id, bytes(line)) for id, line in read_changes(version.path))
+    return {id: None if line == b"null" else line for id, line in rows}

@@ -55,7 +55,11 @@ def check_database(space: Space) -> Found:
     with space.database(read_only=True) as db:
         said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         records = sum(row["records"] for row in history.collections(db))
-    return ("ok", f"{records:,} records") if said == "ok" else ("error", f"damaged: {said}")
+    return (
+        ("ok", f"{records:,} records")
+        if said == "ok"
+        else ("error", f"damaged: {said}. What to do: run: autosync rebuild")
+    )
 
 
 def check_mirror(space: Space) -> Found:

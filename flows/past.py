@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import msgspec
 
-from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, RemoteError
+from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, RemoteError, StoreError
 from autosync.records import BadRecord, line_ids_reader
 from autosync.shards import body, mirror_layout, root, shard_of, split
 from blocks.mirror_history import MirrorHistory
@@ -111,17 +114,43 @@ def _of_mirror(space: Space, collection: str, moment: int | float | None) -> Pas
     return Past(point.seq, lines, _asked(point.seq, moment, found.manifest.seq))
 
 
-class _Pushed(NamedTuple):
+class Pushed(NamedTuple):
+    """A collection as a commit of ours has it.
+
+    Attributes:
+        seq, time, root: What the commit says of it; time in Unix seconds.
+        key: Its key's pointers.
+        rows: (id, canonical line) in key order.
+        newest: The seq of the newest commit.
+        where: The commit, for people.
+    """
+
+    seq: int
+    time: float
+    root: str
+    key: list[str]
+    rows: list[tuple[str, bytes]]
+    newest: int
+    where: str
+
+
+class _Commit(NamedTuple):
     seq: int
     time: float
     sha: str
     root: str
 
 
-def _of_repository(space: Space, collection: str, moment: int | float | None) -> Past:
+def read_commit(space: Space, collection: str, moment: int | float | None) -> Pushed:
+    """A collection as the newest commit up to a moment has it; not proven by its root yet.
+
+    Raises:
+        ConfigError: There is no commit of it, or none so old.
+        RemoteError: A file of it can't be read.
+    """
     remote = open_remote(space)
     commits = [
-        _Pushed(int(one.trailers["AutoSync-Seq"]), one.time, one.sha, one.trailers.get("AutoSync-Root", ""))
+        _Commit(int(one.trailers["AutoSync-Seq"]), one.time, one.sha, one.trailers.get("AutoSync-Root", ""))
         for one in remote.history(f"{collection}/manifest.json")
         if one.trailers.get("AutoSync-Seq", "").isdecimal()
     ]
@@ -131,14 +160,19 @@ def _of_repository(space: Space, collection: str, moment: int | float | None) ->
     where = f"{remote.address}, commit {chosen.sha[:12]}"
     files = dict(remote.files(collection, chosen.sha))
     try:
-        keys = msgspec.json.decode(files.pop(f"{collection}/manifest.json"), type=dict[str, msgspec.Raw])["key"]
+        manifest = msgspec.json.decode(files.pop(f"{collection}/manifest.json"), type=dict[str, msgspec.Raw])
+        key = msgspec.json.decode(manifest["key"], type=list[str])
         lines = b"".join(data for path, data in files.items() if path.endswith(".jsonl"))
-        ids = line_ids_reader(msgspec.json.decode(keys, type=list[str]))(lines)
-        pairs = sorted(zip(ids, lines.splitlines(), strict=True))
+        rows = sorted(zip(line_ids_reader(key)(lines), lines.splitlines(), strict=True))
     except (KeyError, ValueError, msgspec.DecodeError, BadRecord) as error:
         raise RemoteError(f"a file there is not as AutoSync wrote it: {error}", where=where) from None
-    asked = _asked(chosen.seq, moment, commits[0].seq)
-    return Past(chosen.seq, _proven(pairs, len(pairs), chosen.root, where), asked)
+    return Pushed(chosen.seq, chosen.time, chosen.root, key, rows, commits[0].seq, where)
+
+
+def _of_repository(space: Space, collection: str, moment: int | float | None) -> Past:
+    found = read_commit(space, collection, moment)
+    lines = _proven(found.rows, len(found.rows), found.root, found.where)
+    return Past(found.seq, lines, _asked(found.seq, moment, found.newest))
 
 
 def _newest(points: list[P], moment: int | float | None, where: str) -> P:
@@ -175,3 +209,48 @@ def _not_as_it_was(where: str) -> AutoSyncError:
         kept="everything; nothing was written",
         todo="restore from another place: --from store, mirror or repo",
     )
+
+
+def write_collection(space: Space, collection: str, as_of: str, to: str, place: str = "store") -> dict[str, Any]:
+    """Write a collection as it was; the newest state when `as_of` is empty.
+
+    Args:
+        place: Where to read it from: store, mirror or repo.
+
+    Returns:
+        collection, from, seq, records and the file; `asked`, when the place has no state of that seq and `seq` is the
+        one before.
+
+    Raises:
+        ConfigError: There is no such collection, or the moment can't be read or had.
+        MirrorDamaged, RemoteError: The place is damaged; no file was written.
+    """
+    path = Path(to).expanduser().resolve()
+    with ExitStack() as opened:
+        db = opened.enter_context(space.database(read_only=True)) if place == "store" else None
+        past = read_past(space, db, collection, as_of, place)
+        records = _write_lines(path, past.lines)
+    done = {"collection": collection, "from": place, "seq": past.seq, "records": records, "file": str(path)}
+    return done if past.asked is None else done | {"asked": past.asked}
+
+
+def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Write all lines or no file; how many they were."""
+    temporary, count = path.with_name(f".{path.name}.{os.getpid()}.tmp"), 0
+    try:
+        with temporary.open("wb", buffering=1 << 20) as handle:
+            for count, line in enumerate(lines, 1):  # noqa: B007  # counted while written
+                handle.write(line + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"the file can't be written: {error.strerror}",
+            where=str(path),
+            kept="what stood there before",
+            todo="make room on the disk, or name a folder that exists and is writable",
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count

@@ -12,9 +12,13 @@ from autosync.errors import AutoSyncError, MirrorDamaged
 from autosync.records import BadRecord, key_reader, parse
 from autosync.shards import root_of
 from blocks import mirror
-from blocks.store import batches, history
+from blocks.store import batches, history, ledger
+from blocks.store.schema import Db
 from flows.space import Space
 from flows.stages.push import open_remote
+
+SHOWN = 5
+REBUILD = "What to do: run: autosync rebuild"
 
 
 def verify_all(space: Space) -> dict[str, Any]:
@@ -23,9 +27,13 @@ def verify_all(space: Space) -> dict[str, Any]:
     Returns:
         `equal`; `collections` with records, store_root, mirror_root, repo_root (None where it can't be read);
         `problems` in words.
+
+    Raises:
+        StoreError: The database is so damaged that it can't be read.
     """
     rows, problems = [], list[str]()
     with space.database(read_only=True) as db:
+        problems += [f"the database is damaged: {row[0]}. {REBUILD}" for row in _integrity(db) if row[0] != "ok"]
         for row in history.collections(db):
             keys, name = msgspec.json.decode(row["key"], type=list[str]), row["name"]
             mirrored, pushed = partial(_mirror_root, space, name, keys), partial(_repo_root, space, name, keys)
@@ -40,6 +48,27 @@ def verify_all(space: Space) -> dict[str, Any]:
             )
     equal = all(row["store_root"] == row["mirror_root"] == row["repo_root"] for row in rows)
     return {"equal": equal and not problems, "collections": rows, "problems": problems}
+
+
+def _integrity(db: Db) -> list[tuple[str]]:
+    return db.execute(f"PRAGMA integrity_check({SHOWN})").fetchall()
+
+
+def repair_mirrors(space: Space) -> list[str]:
+    """Prove every file of every mirror; keep aside those that are damaged and make them again from the store.
+
+    Returns:
+        What was made again, as collection/file.
+    """
+    mended = list[str]()
+    with space.database() as db:
+        for row in history.collections(db):
+            keys = tuple(msgspec.json.decode(row["key"], type=list[str]))
+            target = mirror.Target(space.home.mirror / row["name"], row["collection"], row["name"], keys)
+            upto, then = ledger.newest_seq(db, row["collection"]), ledger.newest_time(db, row["collection"])
+            done = mirror.repair(db, target, upto=upto, records=row["records"], now=then)
+            mended += [f"{row['name']}/{name}" for name in done]
+    return mended
 
 
 def _try(problems: list[str], label: str, call: Callable[[], str | None]) -> str | None:

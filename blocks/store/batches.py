@@ -240,7 +240,7 @@ def append(
             "UPDATE collection SET records = records + ? WHERE collection = ?",
             [counts.inserted - counts.deleted, collection],
         )
-        _widen_view(db, collection, ticket.collection, staged.fields)
+        widen_view(db, collection, ticket.collection, staged.fields)
     return Applied(first, last, counts)
 
 
@@ -314,7 +314,8 @@ def _delete(db: Db, deletes: Recs, number: int, seq: int) -> None:
     db.executemany("UPDATE record SET doc = NULL WHERE rec = ?", [(rec,) for rec in numbers])
 
 
-def _widen_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]) -> None:
+def widen_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]) -> None:
+    """Give a collection's view the fields that it lacks. Needs a transaction."""
     row = db.execute("SELECT fields FROM collection WHERE collection = ?", [collection]).fetchone()
     known = [tuple(path) for path in msgspec.json.decode(row[0])]
     columns = inner_fields([*known, *fields])

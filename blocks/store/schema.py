@@ -105,7 +105,7 @@ def explained(path: Path | str = "the database") -> Iterator[None]:
             f"the database is damaged or no database: {error}",
             where=str(path),
             kept="mirror and repository",
-            todo="keep the file aside and rebuild it from the mirror or the repository",
+            todo="run: autosync rebuild; it keeps the file aside and makes the store anew from the mirror",
         ) from None
 
 

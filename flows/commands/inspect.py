@@ -14,7 +14,7 @@ from flows.commands.base import AsJson, age, app, console, moment, print_json, p
 from flows.describing import describe_change
 from flows.space import Space, now
 from flows.status import describe_status
-from flows.verification import verify_all
+from flows.verification import repair_mirrors, verify_all
 
 
 def require_store(here: Space) -> None:
@@ -111,11 +111,15 @@ def _change(row: dict[str, Any]) -> list[str]:
 
 
 @app.command()
-def verify(as_json: AsJson = False) -> None:
+def verify(
+    repair: Annotated[bool, typer.Option(help="First make damaged mirror files again from the store.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Recompute the root hash of store, mirror and repository, and compare."""
     here = space()
     require_store(here)
-    found = verify_all(here)
+    mended = repair_mirrors(here) if repair else []
+    found = verify_all(here) | ({"repaired": mended} if repair else {})
     if as_json:
         print_json(found)
     else:
@@ -127,6 +131,8 @@ def verify(as_json: AsJson = False) -> None:
             for row in found["collections"]
         ]
         print_table("", columns, rows)
+        for name in mended:
+            console().print(f"made again: {name}; what stood there is in damaged/ beside it")
         for problem in found["problems"]:
             console().print(problem, style="red")
     raise typer.Exit(0 if found["equal"] else 1)

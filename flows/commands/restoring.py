@@ -40,7 +40,7 @@ def restore(
 
 
 def _write(here: Space, collection: str, as_of: str, to: Path, place: str, as_json: bool) -> None:
-    from flows.restore import write_collection
+    from flows.past import write_collection
 
     done = write_collection(here, collection, as_of, str(to), place)
     if as_json:

@@ -26,7 +26,7 @@ from blocks.store.reader import Reader
 from blocks.store.schema import Db
 from flows.compact import Compacted, compact_collection, plan_compaction
 from flows.dashboard import StoreReading
-from flows.restore import write_collection
+from flows.past import write_collection
 from flows.space import now
 from flows.stages.ingest import ingest
 from flows.stages.lock import Grant

@@ -15,8 +15,8 @@ from autosync.errors import ConfigError, MirrorDamaged, Refused
 from autosync.ports import Commit
 from autosync.records import canonical
 from blocks.mirror_versions import chain
+from flows.past import write_collection
 from flows.planning import describe
-from flows.restore import write_collection
 from flows.stages.instead import Restored
 from flows.stages.mirror import mirror
 from flows.stages.push import open_remote

@@ -1,0 +1,35 @@
+"""rebuild: a damaged database made anew."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from flows.commands.base import AsJson, app, console, print_json, print_table, space
+
+
+@app.command()
+def rebuild(
+    names: Annotated[list[str] | None, typer.Argument(metavar="COLLECTION", help="All when none is named.")] = None,
+    place: Annotated[str, typer.Option("--from", help="What to make it from: mirror or repo.")] = "mirror",
+    force: Annotated[bool, typer.Option(help="Also when the database is whole.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a damaged database anew from mirror or repository; the damaged file is kept aside."""
+    from flows.rebuild import rebuild_store
+
+    done = rebuild_store(space(), place, tuple(names or ()), force=force)
+    if as_json:
+        print_json(done)
+        return
+    columns = ["collection", "records", "seq", "steps"]
+    print_table("", columns, [[str(row[name]) for name in columns] for row in done["collections"]])
+    out = console()
+    if done["aside"]:
+        out.print(f"\nThe old file is kept: {os.path.relpath(done['aside'])}")
+    out.print("Runs, notices and quarantine were in the database alone and begin anew.")
+    if place == "repo":
+        out.print("The changes before the newest commit are in the repository's history.")
+    out.print("Next: autosync verify; autosync run")
