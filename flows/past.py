@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 import msgspec
 
 from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, RemoteError, StoreError
+from autosync.ports import Head
 from autosync.records import BadRecord, line_ids_reader
 from autosync.shards import body, mirror_layout, root, shard_of, split
 from blocks.mirror_history import MirrorHistory
@@ -150,7 +152,7 @@ def read_commit(space: Space, collection: str, moment: int | float | None) -> Pu
     """
     remote = open_remote(space)
     commits = [
-        _Commit(int(one.trailers["AutoSync-Seq"]), one.time, one.sha, one.trailers.get("AutoSync-Root", ""))
+        _Commit(int(one.trailers["AutoSync-Seq"]), stored_at(one), one.sha, one.trailers.get("AutoSync-Root", ""))
         for one in remote.history(f"{collection}/manifest.json")
         if one.trailers.get("AutoSync-Seq", "").isdecimal()
     ]
@@ -167,6 +169,12 @@ def read_commit(space: Space, collection: str, moment: int | float | None) -> Pu
     except (KeyError, ValueError, msgspec.DecodeError, BadRecord) as error:
         raise RemoteError(f"a file there is not as AutoSync wrote it: {error}", where=where) from None
     return Pushed(chosen.seq, chosen.time, chosen.root, key, rows, commits[0].seq, where)
+
+
+def stored_at(commit: Head) -> float:
+    """When a commit's state was stored; to the second where the commit doesn't say it."""
+    said = commit.trailers.get("AutoSync-Time", "")
+    return float(said) if re.fullmatch(r"-?\d+\.\d+", said, re.ASCII) else commit.time
 
 
 def _of_repository(space: Space, collection: str, moment: int | float | None) -> Past:

@@ -183,11 +183,17 @@ def _render(job: Job, remote: Remote, head: Head | None, there: dict[str, Any] |
         "layout": layout,
     }
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    time = ledger.newest_time(job.db, job.collection)
     return Commit(
         message=f"sync({job.source.name}): {job.counts()}",
-        trailers=(("AutoSync-Seq", str(job.newest)), ("AutoSync-Root", job.root), ("AutoSync-Run", job.run)),
+        trailers=(
+            ("AutoSync-Seq", str(job.newest)),
+            ("AutoSync-Time", repr(time)),  # exact; a commit's own time is in whole seconds
+            ("AutoSync-Root", job.root),
+            ("AutoSync-Run", job.run),
+        ),
         files=Prefixed(job.source.into, files, text),
-        time=ledger.newest_time(job.db, job.collection),
+        time=time,
         replace=(job.source.into,) if whole else (),
     )
 
