@@ -148,6 +148,8 @@ def undelivered(db: Db, number: int, error: str) -> None:
 def quarantine(db: Db, source: str, run: str, refused: Sequence[Refusal], *, now: float, whole: bool) -> None:
     """Keep refused rows with reason and raw text; the same row again only counts up.
 
+    What the source's kept state says was true of the rows before: until a batch is stored, it must be read again.
+
     Args:
         whole: The input was read as a whole: what is not refused any more is resolved.
     """
@@ -162,11 +164,14 @@ def quarantine(db: Db, source: str, run: str, refused: Sequence[Refusal], *, now
             "last_seen = excluded.last_seen, place = excluded.place, reason = excluded.reason, state = 'open'",
             rows,
         )
+        resolved = 0
         if whole:
-            db.execute(
+            resolved = db.execute(
                 "UPDATE quarantine SET state = 'resolved' WHERE source = ? AND state = 'open' AND last_seen < ?",
                 [source, now],
-            )
+            ).rowcount
+        if rows or resolved:
+            db.execute("UPDATE source_state SET fingerprint = '', digest = '' WHERE source = ?", [source])
 
 
 def open_items(db: Db, source: str | None = None) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from autosync.errors import AutoSyncError
 from blocks.sources import Input, open_source
-from blocks.store import batches
+from blocks.store import batches, ledger
+from flows.stages.ingest import ingest
 from tests.pipeline import Pipeline
 
 FILE = "things.jsonl"
@@ -131,6 +132,24 @@ def test_in_upsert_mode_every_row_is_looked_at(place: Pipeline) -> None:
     place.write(row("b") + row("a", 1), FILE)
     place.load()
     assert json.loads(place.records()["a"])["n"] == 1
+
+
+def test_quarantine_follows_a_source_that_comes_back(place: Pipeline) -> None:
+    """A file that a guard refused, or that never got to the store, changed the quarantine: the old one counts again."""
+    old = row("a") + row("b", 2) + row("b", 3)
+    place.write(old, FILE)
+    place.load()
+    before = outcome(place)
+    place.write("\n", FILE)
+    assert outcome(place) == ("Refused",)
+    with place.space.database(read_only=True) as db:
+        assert not ledger.open_items(db)
+    place.write(old, FILE)
+    assert outcome(place) == before
+    place.write(row("a", 2) + "{\n", FILE)
+    ingest(place.space, "things", "dies before the store")
+    place.write(old, FILE)
+    assert outcome(place) == before
 
 
 LINES = st.sampled_from([row("a"), row("b"), row("c"), row("a", 2), row("b", 2), "{\n", "\n", row("d", "x")])

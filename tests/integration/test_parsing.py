@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,9 +39,12 @@ def expected(rows: list[bytes]) -> tuple[object, ...]:
 
 
 def helpers() -> list[psutil.Process]:
-    """The second processes that descend from this one."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "blocks.parsing" in child.cmdline()]
+    """The second processes that run and descend from this one."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # another test's that has ended, and that nobody has waited for
+            found += [child] if "blocks.parsing" in child.cmdline() else []
+    return found
 
 
 def test_answers_are_those_of_one_process(parser: ProcessParser) -> None:
