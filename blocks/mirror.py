@@ -11,57 +11,35 @@ which the next update renders again from the store.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
-from autosync.errors import MirrorDamaged, StoreError
-from autosync.shards import Layout, Shard, body, file_name, find, mirror_layout, root, shard_of
+from autosync.errors import MirrorDamaged
+from autosync.shards import Layout, Shard, file_name, find, mirror_layout, root, shard_of
+from blocks import mirror_versions
+from blocks.mirror_files import (
+    FORMAT,
+    MANIFEST,
+    Header,
+    Manifest,
+    Stats,
+    Target,
+    identity,
+    read_manifest,
+    set_aside,
+    write_file,
+)
 from blocks.store import files
 from blocks.store.history import Changes, changes_since, kept_seq
 from blocks.store.schema import Db
 
-FORMAT = 1
-Stats = dict[str, list[int]]
 THREADS = 2
-MANIFEST = "manifest.json"
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the mirror of one collection holds."""
-
-    format: int
-    collection: str
-    key: list[str]
-    seq: int
-    time: float
-    records: int
-    root: str
-    shards: list[Shard]
-
-
-class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """What a version file leads back from and to.
-
-    Attributes:
-        from_: The seq that it leads back to, with the mirror's time (Unix seconds), root and records then.
-        to: The seq that it leads back from, and its time.
-    """
-
-    from_: int
-    to: int
-    from_time: float
-    time: float
-    root: str
-    records: int
 
 
 @dataclass(frozen=True)
@@ -74,80 +52,6 @@ class Mirrored:
     written: int
     rebuilt: tuple[str, ...] = ()
     stats: Stats = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A collection to mirror: where to, and its number, name and key in the store."""
-
-    folder: Path
-    collection: int
-    name: str
-    key: tuple[str, ...]
-
-    @property
-    def current(self) -> Path:
-        return self.folder / "current"
-
-    def file(self, shard: Shard, records: int) -> Path:
-        """The file of a shard."""
-        return self.current / file_name(shard.start, mirror_layout(records))
-
-
-def version_file(folder: Path, seq: int) -> Path:
-    """The file of a mirror's folder that leads back from a seq."""
-    return folder / "versions" / f"{seq:012d}.jsonl"
-
-
-def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest, None when there is none.
-
-    Raises:
-        MirrorDamaged: It is there but can't be read.
-    """
-    path = folder / MANIFEST
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MirrorDamaged(f"the mirror's manifest is damaged: {error}", where=str(path)) from None
-
-
-def write_file(path: Path, data: bytes | Iterable[bytes]) -> list[int]:
-    """Write a whole file or nothing: temporary file, fsync, rename. Returns its size, time and inode.
-
-    Args:
-        data: All of it, or its parts one after the other.
-
-    Raises:
-        StoreError: It can't be written; what was there before stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as handle:
-            handle.writelines([data] if isinstance(data, bytes) else data)
-            handle.flush()
-            os.fsync(handle.fileno())
-            stat = _identity(os.fstat(handle.fileno()))
-        temporary.replace(path)
-        return stat
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise StoreError(
-            f"the mirror can't be written: {error.strerror}",
-            where=str(path),
-            kept="the database; the mirror follows with the next run",
-            todo="make room on the disk, or make the folder writable, then run again",
-        ) from None
-
-
-def _identity(stat: os.stat_result) -> list[int]:
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats: Stats | None = None) -> Mirrored:
@@ -165,7 +69,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         old = read_manifest(target.folder)
     except MirrorDamaged:
         old, rebuilt = None, (MANIFEST,)
-        _set_aside(target, [target.folder / MANIFEST])
+        set_aside(target.folder, [target.folder / MANIFEST])
     layout = mirror_layout(records)
     unfinished = (target.folder / "pending").exists()
     astray = old is not None and (old.seq > upto or kept_seq(db, target.collection, old.seq) != old.seq)
@@ -183,7 +87,11 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         touched = _touched(old.shards, changes) | set(bad)
         shards, written, kept = _update(db, target, old, touched, layout, stats)
     if old is not None and old.seq < upto and not astray:
-        _write_version(target, old, changes or changes_since(db, target.collection, old.seq, upto), upto, now)
+        mirror_versions.write_version(
+            target.folder,
+            Header(from_=old.seq, to=upto, from_time=old.time, time=now, root=old.root, records=old.records),
+            changes or changes_since(db, target.collection, old.seq, upto),
+        )
     manifest = Manifest(
         format=FORMAT,
         collection=target.name,
@@ -193,6 +101,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         records=records,
         root=root(shards),
         shards=shards,
+        since=_since(target, None if astray else old, upto),
     )
     if sum(shard.records for shard in shards) != records:
         raise MirrorDamaged(
@@ -206,6 +115,13 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
     _sweep(target, names, whole, kept, old, layout)
     (target.folder / "pending").unlink(missing_ok=True)
     return Mirrored(manifest, written, rebuilt, {name: stat for name, stat in stats.items() if name in names})
+
+
+def _since(target: Target, old: Manifest | None, upto: int) -> int:
+    """The seq that proven version files lead back to, now that they go on from an old manifest, or from none."""
+    if old is None:
+        return mirror_versions.proven_since(target.folder, upto)
+    return old.seq if old.since is None else old.since
 
 
 def _write(target: Target, parts: Iterable[tuple[str, bytes]], layout: Layout, stats: Stats) -> tuple[list[Shard], int]:
@@ -242,7 +158,7 @@ def foreign(target: Target, manifest: Manifest, stats: Stats) -> list[int]:
     for place, shard in enumerate(manifest.shards):
         path = target.file(shard, manifest.records)
         try:
-            same = stats.get(path.name) == _identity(path.stat())
+            same = stats.get(path.name) == identity(path.stat())
         except OSError:
             same = False
         if not same:
@@ -282,15 +198,6 @@ def _update(
         written += count
         place = end
     return shards, written, [old.shards[n] for n in sorted(touched) if n < len(old.shards)]
-
-
-def _write_version(target: Target, old: Manifest, changes: Changes, upto: int, now: float) -> None:
-    """Keep what the update replaces: a header, then id and content before of every record it changed, in key order."""
-    header = Header(from_=old.seq, to=upto, from_time=old.time, time=now, root=old.root, records=old.records)
-    lines = [msgspec.json.encode(header)]
-    for id, (_, before) in sorted(changes.items()):
-        lines.append(msgspec.json.encode([id, None if before is None else msgspec.Raw(before)]))
-    write_file(version_file(target.folder, upto), body(lines))
 
 
 def _sweep(
@@ -338,26 +245,18 @@ def _damaged(target: Target, manifest: Manifest, places: Iterable[int], stats: S
     paths = [target.file(manifest.shards[place], manifest.records) for place in wanted]
     if stats is not None:
         stats |= {path.name: stat for path, stat in zip(paths, found, strict=True) if stat}
-    _set_aside(target, [path for path, stat in zip(paths, found, strict=True) if not stat])
+    set_aside(target.folder, [path for path, stat in zip(paths, found, strict=True) if not stat])
     return [place for place, stat in zip(wanted, found, strict=True) if not stat]
 
 
 def _prove(target: Target, shard: Shard, records: int) -> list[int] | None:
     """The stat of a shard's file, from before it was read, when it is what the manifest says."""
     try:
-        stat = _identity(target.file(shard, records).stat())
+        stat = identity(target.file(shard, records).stat())
         read_shard(target, shard, records)
     except (OSError, MirrorDamaged):
         return None
     return stat
-
-
-def _set_aside(target: Target, paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.exists():
-            (target.folder / "damaged").mkdir(exist_ok=True)
-            number = len(list((target.folder / "damaged").iterdir()))
-            shutil.move(path, target.folder / "damaged" / f"{number:04d}-{path.name}")
 
 
 def repair(db: Db, target: Target, *, upto: int, records: int, now: float) -> tuple[str, ...]:

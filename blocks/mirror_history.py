@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from autosync.errors import MirrorDamaged
 from autosync.records import line_ids_reader
-from blocks.mirror import Manifest, Target, read_manifest, read_shard
-from blocks.mirror_versions import Version, chain, read_changes
+from blocks.mirror import read_shard
+from blocks.mirror_files import Manifest, Target, read_manifest
+from blocks.mirror_versions import Version, chain, read_changes, read_version
 
 
 class MirrorPoint(NamedTuple):
@@ -35,7 +36,7 @@ class MirrorHistory:
         if manifest is None:
             raise MirrorDamaged("there is no mirror", where=str(folder), todo="restore from another place")
         self._folder, self._manifest = folder, manifest
-        self._versions = chain(folder, manifest.seq)
+        self._versions = chain(folder, manifest.seq, manifest.since)
 
     @property
     def manifest(self) -> Manifest:
@@ -72,8 +73,27 @@ class MirrorHistory:
             yield from ((id, line) for id in ids if (line := before[id]) is not None)
 
     def replaced(self) -> Iterator[dict[str, bytes | None]]:
-        """What each version replaced, newest first: id -> canonical line before, None for one that was not there."""
+        """What each version replaced, newest first: id -> canonical line before, None for one that was not there.
+
+        Raises:
+            MirrorDamaged: One is not what its proof says.
+        """
         return map(_replaced, self._versions)
+
+    def proven(self) -> list[bool]:
+        """Whether each version has a proof, newest first: files of older releases have none."""
+        return [bool(version.header.content) for version in self._versions]
+
+    def damage(self) -> MirrorDamaged | None:
+        """What keeps the versions from leading back as far as they should."""
+        since, seq = self._manifest.since, self.points()[-1].seq
+        if since is None or seq <= since:
+            return None
+        try:
+            read_version(self._folder, seq, since)
+        except MirrorDamaged as error:
+            return error
+        return None
 
 
 def _replaced(version: Version) -> dict[str, bytes | None]:

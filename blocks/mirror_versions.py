@@ -2,6 +2,8 @@
 
     versions/TO.jsonl   a header, then [id, content before or null] of every record that changed in (from, to], by id
 
+The header proves itself and the lines by their hashes. Files of older releases have no proof and are read as they are.
+
 Going back from a seq, the file named like it leads to its header's `from`. A merged file has the `from` of its first
 part and the name of its last, and takes that one's place in one step; the others are then passed over, and deleted.
 """
@@ -9,9 +11,11 @@ part and the name of its last, and takes that one's place in one step; the other
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 
@@ -20,7 +24,8 @@ import msgspec
 from autosync.errors import MirrorDamaged
 from autosync.retention import Point, kept, portions, spans
 from autosync.settings import Retention
-from blocks.mirror import Header, read_manifest, version_file, write_file
+from blocks.mirror_files import Header, Manifest, read_manifest, version_file, write_file
+from blocks.store.history import Changes
 
 FILES_AT_ONCE = 64
 
@@ -54,22 +59,38 @@ def read_header(path: Path) -> Header:
     """The header of a version file.
 
     Raises:
-        MirrorDamaged: It is missing or can't be read.
+        MirrorDamaged: It is missing, can't be read, or isn't what its proof says.
     """
     with _explained(path), path.open("rb") as lines:
-        return _header.decode(lines.readline())
+        header = _header.decode(lines.readline())
+    if header.sha256 and not header.is_sealed():
+        raise _altered(path)
+    return header
 
 
 def read_changes(path: Path) -> Iterator[Change]:
-    """(id, content before as raw JSON) of a version file, by id.
+    """(id, content before as raw JSON) of a version file, by id; they are proven when the last one was given.
 
     Raises:
-        MirrorDamaged: It is missing or can't be read.
+        MirrorDamaged: It is missing, can't be read, or isn't what its proof says.
     """
     with _explained(path), path.open("rb") as lines:
-        lines.readline()
+        content, found = _header.decode(lines.readline()).content, sha256()
         for line in lines:
+            found.update(line)
             yield _change.decode(line)
+    if content and found.hexdigest() != content:
+        raise _altered(path)
+
+
+def _altered(path: Path) -> MirrorDamaged:
+    return _damaged("a version file is not what it was when it was written", path)
+
+
+def _damaged(what: str, path: Path) -> MirrorDamaged:
+    return MirrorDamaged(
+        what, where=str(path), kept="the database and the states after it", todo="run: autosync verify --repair"
+    )
 
 
 @contextmanager
@@ -77,39 +98,82 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MirrorDamaged(f"a version file is missing: {error.strerror}", where=str(path)) from None
+        raise _damaged(f"a version file is missing: {error.strerror}", path) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MirrorDamaged(f"a version file is damaged: {error}", where=str(path)) from None
+        raise _damaged(f"a version file is damaged: {error}", path) from None
 
 
-def chain(folder: Path, seq: int) -> list[Version]:
-    """The version files that lead back from a seq, newest first, as far as they can be read."""
+def read_version(folder: Path, seq: int, since: int | None = None) -> Version:
+    """The version file that leads back from a seq; its lines are not proven yet.
+
+    Args:
+        since: The manifest's; files of later seqs must have a proof.
+
+    Raises:
+        MirrorDamaged: It is missing or damaged.
+    """
+    path = version_file(folder, seq)
+    header = read_header(path)
+    unproven = not (header.sha256 and header.content) and since is not None and seq > since
+    if header.to != seq or header.from_ >= seq or unproven:
+        raise _altered(path)
+    return Version(path, header)
+
+
+def chain(folder: Path, seq: int, since: int | None = None) -> list[Version]:
+    """The version files that lead back from a seq, newest first, as far as they can be read; see `read_version`."""
     found = list[Version]()
     with suppress(MirrorDamaged):
         while True:
-            path = version_file(folder, seq)
-            header = read_header(path)
-            if header.to != seq or header.from_ >= seq:
-                break
-            found.append(Version(path, header))
-            seq = header.from_
+            found.append(read_version(folder, seq, since))
+            seq = found[-1].header.from_
     return found
 
 
-def _reachable(folder: Path) -> list[Version]:
-    """The version files that lead back from the mirror as it is, newest first; none while its manifest is damaged."""
+def proven_since(folder: Path, seq: int) -> int:
+    """The seq that version files with a proof lead back to from a seq."""
+    proven = chain(folder, seq, 0)
+    return proven[-1].header.from_ if proven else seq
+
+
+def write_version(folder: Path, header: Header, changes: Changes) -> None:
+    """Write the version file that leads back over some changes.
+
+    Raises:
+        StoreError: It can't be written.
+    """
+    lines = [
+        msgspec.json.encode([id, None if before is None else msgspec.Raw(before)]) + b"\n"
+        for id, (_, before) in sorted(changes.items())
+    ]
+    write_file(version_file(folder, header.to), _whole(header, lambda: lines))
+
+
+def _whole(header: Header, lines: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
+    """A version file with its proofs; the lines are taken twice."""
+    content = sha256()
+    for line in lines():
+        content.update(line)
+    yield msgspec.json.encode(header.sealed(content.hexdigest())) + b"\n"
+    yield from lines()
+
+
+def _reachable(folder: Path) -> tuple[Manifest | None, list[Version]]:
+    """The manifest and the version files that lead back from the mirror as it is, newest first; none while the
+    manifest is damaged.
+    """
     try:
         manifest = read_manifest(folder)
     except MirrorDamaged:
-        return []
-    return chain(folder, manifest.seq) if manifest else []
+        return None, []
+    return manifest, chain(folder, manifest.seq, manifest.since) if manifest else []
 
 
 def plan(folder: Path, rule: Retention, now: float, keep: frozenset[int]) -> Removed:
     """What `compact` would remove."""
     total = Removed()
     for span in _spans(folder, rule, now, keep):
-        left = {"": len(_header_of(span))}
+        left = {"": len(msgspec.json.encode(_header_of(span).sealed(sha256().hexdigest()))) + 1}
         try:
             for version in span:
                 for id, before in read_changes(version.path):
@@ -146,12 +210,15 @@ def compact(folder: Path, rule: Retention, now: float, keep: frozenset[int]) -> 
 
 def _spans(folder: Path, rule: Retention, now: float, keep: frozenset[int]) -> list[list[Version]]:
     """The version files that are to become one, where there are several, oldest first."""
-    versions = _reachable(folder)[::-1]
-    if not versions:
+    manifest, versions = _reachable(folder)
+    if manifest is None or not versions:
         return []
+    versions.reverse()
     oldest = versions[0].header
     points = [Point(oldest.from_, oldest.from_time), *(Point(one.header.to, one.header.time) for one in versions)]
-    found = spans(((one.header.to, one) for one in versions), keep | kept(points, rule, now))
+    # Files without a proof are not merged with others: their merger must not get one.
+    apart = {seq for one in versions if not one.header.content for seq in (one.header.from_, one.header.to)}
+    found = spans(((one.header.to, one) for one in versions), keep | kept(points, rule, now) | apart)
     return [span for span in found if len(span) > 1]
 
 
@@ -159,9 +226,9 @@ def _size(span: Sequence[Version]) -> int:
     return sum(version.path.stat().st_size for version in span)
 
 
-def _header_of(span: Sequence[Version]) -> bytes:
+def _header_of(span: Sequence[Version]) -> Header:
     first, last = span[0].header, span[-1].header
-    return msgspec.json.encode(msgspec.structs.replace(first, to=last.to, time=last.time)) + b"\n"
+    return msgspec.structs.replace(first, to=last.to, time=last.time)
 
 
 def _line(id: str, before: msgspec.Raw) -> bytes:
@@ -170,7 +237,6 @@ def _line(id: str, before: msgspec.Raw) -> bytes:
 
 def _merged(span: Sequence[Version]) -> Iterator[bytes]:
     """The lines of the file that does in one step what consecutive files, oldest first, do one after the other."""
-    yield _header_of(span)
     previous = None
     for id, before in heapq.merge(*(read_changes(version.path) for version in span), key=itemgetter(0)):
         if id != previous:  # of several contents before, the earliest: that of the oldest file
@@ -187,7 +253,7 @@ def _merge(span: list[Version]) -> Version:
 
 def _merge_few(span: list[Version]) -> Version:
     if len(span) > 1:
-        write_file(span[-1].path, _merged(span))
+        write_file(span[-1].path, _whole(_header_of(span), partial(_merged, span)))
         for version in span[:-1]:
             version.path.unlink(missing_ok=True)
     return Version(span[-1].path, read_header(span[-1].path))
@@ -195,7 +261,7 @@ def _merge_few(span: list[Version]) -> Version:
 
 def _sweep(folder: Path) -> None:
     """Delete what a dead compaction left: files that a merged one stands for, and files that were not finished."""
-    versions = _reachable(folder)
+    _, versions = _reachable(folder)
     if not versions:
         return
     needed, oldest, newest = (

@@ -13,7 +13,7 @@ from typing import Literal
 
 from autosync.errors import AutoSyncError
 from autosync.ports import Notifier
-from blocks import mirror
+from blocks import mirror_files
 from blocks.store import history, ledger
 from flows.space import Space
 from flows.stages.push import open_remote
@@ -69,7 +69,7 @@ def check_mirror(space: Space) -> Found:
     behind = []
     with space.database(read_only=True) as db:
         for row in history.collections(db):
-            manifest = mirror.read_manifest(space.home.mirror / row["name"])
+            manifest = mirror_files.read_manifest(space.home.mirror / row["name"])
             seq = ledger.newest_seq(db, row["collection"])
             if manifest is None or (manifest.seq, manifest.records) != (seq, row["records"]):
                 behind.append(f"{row['name']} (seq {manifest.seq if manifest else 0} of {seq})")

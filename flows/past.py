@@ -104,7 +104,9 @@ def _of_store(db: Db, collection: str, moment: int | float | None) -> Past:
     newest = ledger.newest_seq(db, number)
     wanted = newest if moment is None else moment
     wanted = min(wanted, newest) if isinstance(wanted, int) else history.seq_at(db, number, wanted)
-    seq = history.kept_seq(db, number, wanted)
+    seq, begins = history.kept_seq(db, number, wanted), history.beginning(db, number)
+    if begins and seq < begins[0]:
+        raise _too_old(f"the database's history of {collection!r}", *begins)
     return Past(seq, (line for _, line in history.as_of(db, number, seq)), None if seq == wanted else wanted)
 
 
@@ -188,11 +190,13 @@ def _newest(points: list[P], moment: int | float | None, where: str) -> P:
     for point in points:
         if moment is None or (point.seq <= moment if isinstance(moment, int) else point.time <= moment):
             return point
-    oldest = points[-1]
-    since = datetime.fromtimestamp(oldest.time, UTC).isoformat(timespec="seconds")
-    raise ConfigError(
-        f"{where} reaches back to seq {oldest.seq} ({since}) only",
-        todo="ask for that moment, or another place",
+    raise _too_old(where, points[-1].seq, points[-1].time)
+
+
+def _too_old(where: str, seq: int, time: float) -> ConfigError:
+    since = datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
+    return ConfigError(
+        f"{where} reaches back to seq {seq} ({since}) only", todo="ask for that moment, or another place: --from"
     )
 
 

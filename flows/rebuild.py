@@ -33,7 +33,8 @@ def rebuild_store(
         force: Also when the present store is whole.
 
     Returns:
-        from; collections with name, records, seq and steps; the file that the old store is kept in ("" for none).
+        from; collections with name, records, seq, steps, and the seq since which states are known; the file that the
+        old store is kept in ("" for none); problems: why states before are not known, where they should be.
 
     Raises:
         Refused: The present store is whole, or `autosync up` uses it.
@@ -44,7 +45,9 @@ def rebuild_store(
         raise ConfigError(f"{place!r} is no place to rebuild from", todo=f"use one of: {', '.join(PLACES)}")
     _refuse_needless(space, force=force)
     read = _of_mirror if place == "mirror" else _of_repository
-    found = [read(space, name) for name in names or sorted(_collections(space, place))]
+    found, problems = list[Found](), list[str]()
+    for name in names or sorted(_collections(space, place)):
+        found.append(read(space, name, problems))
     if not found:
         raise ConfigError(f"the {place} has no collection", kept="the store as it was", todo="try the other place")
     fresh = space.home.database.with_name(f"{space.home.database.name}.new")
@@ -56,10 +59,16 @@ def rebuild_store(
     finally:
         _remove(fresh)
     rows = [
-        {"collection": one.name, "records": len(one.lines), "seq": one.steps[0].seq, "steps": len(one.steps)}
+        {
+            "collection": one.name,
+            "records": len(one.lines),
+            "seq": one.steps[0].seq,
+            "steps": len(one.steps),
+            "since": one.steps[-1].seq,
+        }
         for one in found
     ]
-    return {"from": place, "collections": rows, "aside": str(aside) if aside else ""}
+    return {"from": place, "collections": rows, "aside": str(aside) if aside else "", "problems": problems}
 
 
 def _refuse_needless(space: Space, *, force: bool) -> None:
@@ -89,20 +98,30 @@ def _collections(space: Space, place: str) -> set[str]:
     return {path.split("/")[0] for path in paths if path.count("/") == 1 and path.endswith("/manifest.json")}
 
 
-def _of_mirror(space: Space, name: str) -> Found:
+def _of_mirror(space: Space, name: str, problems: list[str]) -> Found:
     past = MirrorHistory(space.home.mirror / name)
     newest, *older = past.points()
     lines = dict(past.at(newest))
     _prove(lines, newest.root, f"the mirror of {name!r}")
     state, steps, seq, time = dict(lines), list[Step](), newest.seq, newest.time
-    for point, version in zip(older, past.replaced(), strict=True):
-        steps.append(step(state, version, after=point.seq, seq=seq, time=time))
-        seq, time = point.seq, point.time
+    damage = past.damage()
+    try:
+        for point, replaced, proven in zip(older, past.replaced(), past.proven(), strict=True):
+            before = dict(state)
+            one = step(before, replaced, after=point.seq, seq=seq, time=time)
+            if not proven:
+                _prove(before, point.root, f"the mirror of {name!r} as of seq {point.seq}, by its versions")
+            steps.append(one)
+            state, seq, time = before, point.seq, point.time
+    except MirrorDamaged as error:
+        damage = error
+    if damage:
+        problems.append(f"the mirror's history of {name!r} before seq {seq} is lost: {damage.what}, {damage.where}")
     steps.append(_first(state, seq, time))
     return Found(name, past.manifest.key, newest.root, lines, steps)
 
 
-def _of_repository(space: Space, name: str) -> Found:
+def _of_repository(space: Space, name: str, _problems: list[str]) -> Found:
     """The newest commit alone: what was before it stays in Git."""
     commit = read_commit(space, name, None)
     lines = dict(commit.rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autosync.settings import Home, Settings, Source, read
-from blocks.mirror import Target
+from blocks.mirror_files import Target
 from blocks.store.batches import collection_id
 from blocks.store.schema import Db, connect, explained
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +14,8 @@ from autosync.errors import AutoSyncError, MirrorDamaged
 from autosync.records import BadRecord, key_reader, parse
 from autosync.shards import root_of
 from blocks import mirror
+from blocks.mirror_files import Target, read_manifest
+from blocks.mirror_mending import gaps, mend
 from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
 from flows.space import Space
@@ -46,6 +50,7 @@ def verify_all(space: Space) -> dict[str, Any]:
                     "repo_root": _try(problems, f"{name}, repository", pushed),
                 }
             )
+            problems += [f"{name}, mirror: {error}" for error in _gaps(space.home.mirror / name)]
     equal = all(row["store_root"] == row["mirror_root"] == row["repo_root"] for row in rows)
     return {"equal": equal and not problems, "collections": rows, "problems": problems}
 
@@ -55,19 +60,20 @@ def _integrity(db: Db) -> list[tuple[str]]:
 
 
 def repair_mirrors(space: Space) -> list[str]:
-    """Prove every file of every mirror; keep aside those that are damaged and make them again from the store.
+    """Prove every file of every mirror, versions included; keep aside those that are damaged and make them again from
+    the store.
 
     Returns:
-        What was made again, as collection/file.
+        What was made again, as collection/file; with the reason where that was not possible.
     """
     mended = list[str]()
     with space.database() as db:
         for row in history.collections(db):
             keys = tuple(msgspec.json.decode(row["key"], type=list[str]))
-            target = mirror.Target(space.home.mirror / row["name"], row["collection"], row["name"], keys)
+            target = Target(space.home.mirror / row["name"], row["collection"], row["name"], keys)
             upto, then = ledger.newest_seq(db, row["collection"]), ledger.newest_time(db, row["collection"])
             done = mirror.repair(db, target, upto=upto, records=row["records"], now=then)
-            mended += [f"{row['name']}/{name}" for name in done]
+            mended += [f"{row['name']}/{name}" for name in [*done, *mend(db, target)]]
     return mended
 
 
@@ -81,8 +87,16 @@ def _try(problems: list[str], label: str, call: Callable[[], str | None]) -> str
 
 def _mirror_root(space: Space, name: str, keys: list[str]) -> str | None:
     folder = space.home.mirror / name
-    manifest = mirror.read_manifest(folder)
+    manifest = read_manifest(folder)
     return None if manifest is None else _root(keys, mirror.lines(folder, manifest), str(folder))
+
+
+def _gaps(folder: Path) -> list[MirrorDamaged]:
+    """What is wrong with the version files; a damaged manifest was named already."""
+    with suppress(MirrorDamaged):
+        if manifest := read_manifest(folder):
+            return [gap.error for gap in gaps(folder, manifest)]
+    return []
 
 
 def _repo_root(space: Space, name: str, keys: list[str]) -> str | None:

@@ -19,6 +19,7 @@ from autosync.settings import Home
 from autosync.shards import root_of
 from blocks import mirror as files
 from blocks import mirror_versions, staging
+from blocks.mirror_files import read_manifest
 from blocks.store import batches, ledger
 from flows.space import Space, now
 from flows.stages.ingest import Ingested, ingest
@@ -87,7 +88,7 @@ def mirrored_states(folder: Path) -> Iterator[tuple[int, dict[str, bytes]]]:
 
     Ids are those of records with one key, `/id`.
     """
-    manifest = files.read_manifest(folder)
+    manifest = read_manifest(folder)
     if manifest is None:
         return
     state = {str(msgspec.json.decode(line)["id"]): line for line in files.lines(folder, manifest)}

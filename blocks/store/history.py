@@ -9,6 +9,7 @@ from blocks.store.schema import Db
 
 Row = dict[str, Any]
 Changes = dict[str, tuple[bool, bytes | None]]
+REBUILT = "rebuild"
 
 
 def rows(db: Db, sql: str, parameters: list[Any] | tuple[Any, ...] = ()) -> list[Row]:
@@ -110,16 +111,27 @@ def seq_at(db: Db, collection: int, time: float) -> int:
     return int(row[0])
 
 
-def kept_seq(db: Db, collection: int, seq: int) -> int:
-    """The newest seq up to `seq` whose state is still known exactly: `seq` itself, unless compaction merged its batch
-    with others, in which case it is the last seq before that batch (0: no records yet).
+def beginning(db: Db, collection: int) -> tuple[int, float] | None:
+    """Seq and time (Unix seconds) of the first state that the log of a store that was made anew tells; None when the
+    log tells all from the first record on.
     """
     row = db.execute(
-        "SELECT first_seq, last_seq, inserted + updated + deleted FROM batch WHERE collection = ? AND first_seq <= ? "
-        "ORDER BY last_seq DESC LIMIT 1",
+        "SELECT last_seq, time, origin FROM batch WHERE collection = ? ORDER BY last_seq LIMIT 1", [collection]
+    ).fetchone()
+    return (row[0], row[1]) if row and row[2] == REBUILT else None
+
+
+def kept_seq(db: Db, collection: int, seq: int) -> int:
+    """The newest seq up to `seq` whose state is still known exactly: `seq` itself, unless it lies inside a batch that
+    compaction merged with others, or that was told by mirror or repository as one, in which case it is the last seq
+    before that batch (0: no records yet).
+    """
+    row = db.execute(
+        "SELECT first_seq, last_seq, inserted + updated + deleted, origin FROM batch "
+        "WHERE collection = ? AND first_seq <= ? ORDER BY last_seq DESC LIMIT 1",
         [collection, seq],
     ).fetchone()
-    if row is None or seq >= row[1] or row[2] == row[1] - row[0] + 1:
+    if row is None or seq >= row[1] or (row[2] == row[1] - row[0] + 1 and row[3] != REBUILT):
         return seq
     before = "SELECT coalesce(max(last_seq), 0) FROM batch WHERE collection = ? AND last_seq < ?"
     return int(db.execute(before, [collection, row[0]]).fetchone()[0])

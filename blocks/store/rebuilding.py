@@ -14,9 +14,8 @@ from autosync.parsing import PARSED_AT_ONCE
 from autosync.records import parse
 from autosync.shards import level
 from blocks.store.batches import ensure_collection, widen_view
+from blocks.store.history import REBUILT
 from blocks.store.schema import Db, transaction
-
-ORIGIN = "rebuild"
 
 Lines = dict[str, bytes]
 
@@ -142,7 +141,7 @@ def _write_step(
     counts = [sum(change.op == op for change in one.changes) for op in ("insert", "update", "delete")]
     db.execute(
         "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-        list(chain([batch, collection, source, ORIGIN, ORIGIN, one.time, seqs[0], one.seq], counts)),
+        list(chain([batch, collection, source, REBUILT, REBUILT, one.time, one.after + 1, one.seq], counts)),
     )
 
 

@@ -24,11 +24,13 @@ def rebuild(
     if as_json:
         print_json(done)
         return
-    columns = ["collection", "records", "seq", "steps"]
+    columns = ["collection", "records", "seq", "steps", "since"]
     print_table("", columns, [[str(row[name]) for name in columns] for row in done["collections"]])
     out = console()
     if done["aside"]:
         out.print(f"\nThe old file is kept: {os.path.relpath(done['aside'])}")
+    for problem in done["problems"]:
+        out.print(problem, style="red")
     out.print("Runs, notices and quarantine were in the database alone and begin anew.")
     if place == "repo":
         out.print("The changes before the newest commit are in the repository's history.")

@@ -14,7 +14,7 @@ from autosync.ports import Commit, Head, Remote
 from autosync.settings import Source
 from autosync.shards import repo_layout
 from blocks.git import GitRepository
-from blocks.mirror import FORMAT
+from blocks.mirror_files import FORMAT
 from blocks.store import ledger
 from blocks.store.files import AllFiles, touched_files
 from blocks.store.schema import Db

@@ -20,6 +20,7 @@ from autosync.settings import Retention
 from autosync.shards import root_of
 from blocks import mirror as files
 from blocks import mirror_versions, staging
+from blocks.mirror_files import read_manifest
 from blocks.store import batches, compaction, history, ledger
 from blocks.store.compaction import COMPACTED
 from blocks.store.reader import Reader
@@ -395,7 +396,7 @@ def test_an_old_copy_of_the_mirror_is_made_whole(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     shutil.copytree(old, folder)
     other.step("things", {"a": 4, "b": 1}, now())
-    manifest = files.read_manifest(folder)
+    manifest = read_manifest(folder)
     assert manifest is not None and (manifest.seq, manifest.records) == (max(other.states["things"]), 2)
     assert sorted(files.lines(folder, manifest)) == sorted(other.states["things"][manifest.seq].values())
     assert manifest.root == root_of(sorted(other.states["things"][manifest.seq].items()), 2)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from autosync.errors import MirrorDamaged, StoreError
 from autosync.shards import MIRROR_BITS, level
 from blocks import mirror as files
+from blocks.mirror_files import Manifest, read_manifest
 from blocks.store import ledger
 from flows.space import now
 from flows.stages.mirror import Mirrored, mirror
@@ -55,8 +56,8 @@ def current(place: Pipeline) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def manifest(place: Pipeline) -> files.Manifest:
-    found = files.read_manifest(place.space.home.mirror / "things")
+def manifest(place: Pipeline) -> Manifest:
+    found = read_manifest(place.space.home.mirror / "things")
     assert found is not None
     return found
 

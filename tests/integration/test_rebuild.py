@@ -90,8 +90,9 @@ def test_a_damaged_store_is_made_anew(place: Pipeline, source: str, harm: Callab
     there = place.space.home.database.exists()
     done = rebuild_store(place.space, source)
     assert bool(done["aside"]) == there == bool(done["aside"] and Path(done["aside"]).exists())
+    steps, since = (2, seqs[0]) if source == "mirror" else (1, seqs[1])
     assert done["collections"] == [
-        {"collection": "things", "records": 401, "seq": seqs[1], "steps": 2 if source == "mirror" else 1}
+        {"collection": "things", "records": 401, "seq": seqs[1], "steps": steps, "since": since}
     ]
     assert place.verify()["equal"]
     assert place.run().found.counts.changed == 0

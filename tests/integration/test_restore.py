@@ -145,7 +145,7 @@ def test_a_damaged_mirror_gives_no_file(place: Pipeline) -> None:
 
     good = version.read_bytes()
     version.write_bytes(good.replace(b'"n":0', b'"n":9', 1))
-    refused("300", "root differs")
+    refused("300", "not what it was")
     version.unlink()
     refused("300", "reaches back to seq 600")
     version.write_bytes(good)

@@ -19,11 +19,13 @@ from autosync.records import canonical
 from autosync.settings import Retention
 from autosync.shards import MIRROR_BITS, level
 from blocks import mirror_versions
+from blocks.mirror_files import read_manifest
 from blocks.store import batches, compaction, history, ledger
 from blocks.store.files import AllFiles
 from blocks.store.schema import Db, transaction
 from flows.space import now
 from flows.stages.push import open_remote
+from flows.verification import repair_mirrors
 from tests.pipeline import Pipeline, dying, mirrored_states
 
 Model = dict[str, bytes]
@@ -213,6 +215,27 @@ class Sync(RuleBasedStateMachine):
         current = self.place.space.home.mirror / "things" / "current"
         lines = [line for path in current.iterdir() for line in path.read_bytes().splitlines()]
         assert sorted(lines) == sorted(self.model.values())
+
+    @precondition(lambda self: self.settled)
+    @rule(which=st.integers(0, 40), at=st.integers(0, 10_000), how=st.sampled_from(["flip", "cut", "delete"]))
+    def hurt(self, which: int, at: int, how: str) -> None:
+        """A file of the mirror is damaged; it is found and made again, whatever its stat says."""
+        folder = self.place.space.home.mirror / "things"
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        versions = [one.path for one in mirror_versions.chain(folder, manifest.seq)]
+        paths = sorted([*(folder / "current").iterdir(), *versions, folder / "manifest.json"])
+        path = paths[which % len(paths)]
+        data = bytearray(path.read_bytes())
+        if how == "flip" and data:
+            data[at % len(data)] ^= 1
+        if how == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(data[: at % (len(data) + 1)] if how == "cut" else data)
+        repair_mirrors(self.place.space)
+        self.place.run()
+        self.all_three_agree()
 
     @precondition(lambda self: not self.settled)
     @rule()

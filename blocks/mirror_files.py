@@ -1,0 +1,151 @@
+"""The files of a mirror: its manifest, the header of a version file, and writing a file as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from autosync.errors import MirrorDamaged, StoreError
+from autosync.shards import Shard, file_name, mirror_layout
+
+FORMAT = 1
+Stats = dict[str, list[int]]
+MANIFEST = "manifest.json"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the mirror of one collection holds.
+
+    Attributes:
+        since: The seq that its version files lead back to, each with its proof; None as older releases wrote it.
+    """
+
+    format: int
+    collection: str
+    key: list[str]
+    seq: int
+    time: float
+    records: int
+    root: str
+    shards: list[Shard]
+    since: int | None = None
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """What a version file leads back from and to.
+
+    Attributes:
+        from_: The seq that it leads back to, with the mirror's time (Unix seconds), root and records then.
+        to: The seq that it leads back from, and its time.
+        content: SHA-256 (hex) of the lines below it; "" as older releases wrote it.
+        sha256: SHA-256 (hex) of the header itself, with "" in this place; "" as older releases wrote it.
+    """
+
+    from_: int
+    to: int
+    from_time: float
+    time: float
+    root: str
+    records: int
+    content: str = ""
+    sha256: str = ""
+
+    def sealed(self, content: str) -> Header:
+        """The header with the proofs of itself and of the lines below it."""
+        bare = msgspec.structs.replace(self, content=content, sha256="")
+        return msgspec.structs.replace(bare, sha256=sha256(msgspec.json.encode(bare)).hexdigest())
+
+    def is_sealed(self) -> bool:
+        """Whether its own proof holds."""
+        return self == self.sealed(self.content)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A collection to mirror: where to, and its number, name and key in the store."""
+
+    folder: Path
+    collection: int
+    name: str
+    key: tuple[str, ...]
+
+    @property
+    def current(self) -> Path:
+        return self.folder / "current"
+
+    def file(self, shard: Shard, records: int) -> Path:
+        """The file of a shard."""
+        return self.current / file_name(shard.start, mirror_layout(records))
+
+
+def version_file(folder: Path, seq: int) -> Path:
+    """The file of a mirror's folder that leads back from a seq."""
+    return folder / "versions" / f"{seq:012d}.jsonl"
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest, None when there is none.
+
+    Raises:
+        MirrorDamaged: It is there but can't be read.
+    """
+    path = folder / MANIFEST
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MirrorDamaged(f"the mirror's manifest is damaged: {error}", where=str(path)) from None
+
+
+def write_file(path: Path, data: bytes | Iterable[bytes]) -> list[int]:
+    """Write a whole file or nothing: temporary file, fsync, rename. Returns its size, time and inode.
+
+    Args:
+        data: All of it, or its parts one after the other.
+
+    Raises:
+        StoreError: It can't be written; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as handle:
+            handle.writelines([data] if isinstance(data, bytes) else data)
+            handle.flush()
+            os.fsync(handle.fileno())
+            stat = identity(os.fstat(handle.fileno()))
+        temporary.replace(path)
+        return stat
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise StoreError(
+            f"the mirror can't be written: {error.strerror}",
+            where=str(path),
+            kept="the database; the mirror follows with the next run",
+            todo="make room on the disk, or make the folder writable, then run again",
+        ) from None
+
+
+def identity(stat: os.stat_result) -> list[int]:
+    """Size, time and inode, by which a file is told from another."""
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def set_aside(folder: Path, paths: Iterable[Path]) -> None:
+    """Keep damaged files of a mirror in its folder `damaged`."""
+    for path in paths:
+        if path.exists():
+            (folder / "damaged").mkdir(exist_ok=True)
+            number = len(list((folder / "damaged").iterdir()))
+            shutil.move(path, folder / "damaged" / f"{number:04d}-{path.name}")
