@@ -86,10 +86,10 @@ def dying(writes: int) -> Iterator[list[Crash]]:
 def mirrored_states(folder: Path) -> Iterator[tuple[int, dict[str, bytes]]]:
     """(seq, id -> canonical bytes) of each state that a mirror's versions lead back to, newest first, proven by root.
 
-    Ids are those of records with one key, `/id`.
+    Ids are those of records with one key, `/id`. Nothing while its files are those of an update that died.
     """
     manifest = read_manifest(folder)
-    if manifest is None:
+    if manifest is None or (folder / "pending").exists():
         return
     state = {str(msgspec.json.decode(line)["id"]): line for line in files.lines(folder, manifest)}
     yield manifest.seq, dict(state)
