@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -14,7 +15,6 @@ class Fields:
 
     def __init__(self) -> None:
         self._names: dict[str, dict[str, None]] = {}  # name -> the names inside its objects
-        self._shapes: set[tuple[str, ...]] = set()
 
     @property
     def paths(self) -> list[tuple[str, ...]]:
@@ -30,9 +30,8 @@ class Fields:
         Args:
             text: Their canonical forms: as many { as objects that are known say that there is no other.
         """
-        for shape in set(map(tuple, docs)) - self._shapes:
-            self._shapes.add(shape)
-            self._names |= {name: {} for name in shape if name not in self._names}
+        for name in _new_names(docs, self._names):
+            self._names[name] = {}
         known = [name for name, inner in self._names.items() if inner]
         if len(docs) + sum(self._note_inner(name, docs) for name in known) != _objects(text):
             for name in self._names:
@@ -40,10 +39,18 @@ class Fields:
 
     def _note_inner(self, name: str, docs: Sequence[Document]) -> int:
         """Note the names inside the objects that a name holds; how many objects these are."""
-        objects = [item for item in items(docs, name) if type(item) is dict]
-        for shape in set(map(tuple, objects)):
-            self._names[name] |= dict.fromkeys(shape)
+        objects = items(docs, name)
+        if set(map(type, objects)) != {dict}:
+            objects = [item for item in objects if type(item) is dict]
+        self._names[name] |= dict.fromkeys(_new_names(objects, self._names[name]))
         return len(objects)
+
+
+def _new_names(objects: Sequence[Document], known: Collection[str]) -> list[str]:
+    """The names in some objects that are not known yet, in the order in which they stand there."""
+    if set[str]().union(*objects).issubset(known):
+        return []
+    return [name for name in dict.fromkeys(chain.from_iterable(objects)) if name not in known]
 
 
 def inner_fields(paths: Collection[tuple[str, ...]]) -> list[tuple[str, ...]]:

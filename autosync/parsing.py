@@ -74,15 +74,18 @@ class RowParser:
 
     def parse(self, rows: Sequence[bytes]) -> Parsed:
         """Parse rows, all in one go where none needs a closer look."""
-        with _collector_paused():
-            try:
-                if found := parse_many(rows):
-                    values, docs = found
-                    if self._checks is None or self._checks.all_pass(values):
-                        return self._parsed(None, self._keys(values), values, docs, [])
-            except BadRecord:
-                pass  # which one is found below
-            return self._parse_each(rows)
+        with _collector_paused():  # the documents are gone when it goes on, so that it has nothing to look at
+            return self._parse_all(rows) or self._parse_each(rows)
+
+    def _parse_all(self, rows: Sequence[bytes]) -> Parsed | None:
+        try:
+            if found := parse_many(rows):
+                values, docs = found
+                if self._checks is None or self._checks.all_pass(values):
+                    return self._parsed(None, self._keys(values), values, docs, [])
+        except BadRecord:
+            pass  # which one is found by looking at each
+        return None
 
     def _parse_each(self, rows: Sequence[bytes]) -> Parsed:
         taken, ids, values, docs, refused = (

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-import msgspec
-
 from autosync.errors import MirrorDamaged
 from autosync.shards import Layout, Shard, file_name, find, mirror_layout, root, shard_of
 from blocks import mirror_versions
@@ -34,6 +32,7 @@ from blocks.mirror_files import (
     read_manifest,
     set_aside,
     write_file,
+    write_manifest,
 )
 from blocks.store import files
 from blocks.store.history import Changes, changes_since, kept_seq
@@ -110,7 +109,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
             kept="the store",
             todo="run: autosync verify",
         )
-    write_file(target.folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    write_manifest(target.folder, manifest)
     names = {file_name(shard.start, layout) for shard in shards}
     _sweep(target, names, whole, kept, old, layout)
     (target.folder / "pending").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         since: The seq that its version files lead back to, each with its proof; None as older releases wrote it.
+        sha256: SHA-256 (hex) of the manifest itself, with "" in this place; "" as older releases wrote it.
     """
 
     format: int
@@ -36,6 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     shards: list[Shard]
     since: int | None = None
+    sha256: str = ""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -57,14 +60,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}
     content: str = ""
     sha256: str = ""
 
-    def sealed(self, content: str) -> Header:
-        """The header with the proofs of itself and of the lines below it."""
-        bare = msgspec.structs.replace(self, content=content, sha256="")
-        return msgspec.structs.replace(bare, sha256=sha256(msgspec.json.encode(bare)).hexdigest())
 
-    def is_sealed(self) -> bool:
-        """Whether its own proof holds."""
-        return self == self.sealed(self.content)
+Facts = TypeVar("Facts", Manifest, Header)
+
+
+def seal(facts: Facts) -> Facts:
+    """A manifest or a header with the proof of itself."""
+    bare = msgspec.structs.replace(facts, sha256="")
+    return msgspec.structs.replace(bare, sha256=sha256(msgspec.json.encode(bare)).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -94,15 +97,23 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest, None when there is none.
 
     Raises:
-        MirrorDamaged: It is there but can't be read.
+        MirrorDamaged: It is there but can't be read, or isn't what its proof says.
     """
     path = folder / MANIFEST
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        found = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MirrorDamaged(f"the mirror's manifest is damaged: {error}", where=str(path)) from None
+    if (found.sha256 or found.since is not None) and found != seal(found):
+        raise MirrorDamaged("the mirror's manifest is not what it was when it was written", where=str(path))
+    return found
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest with its proof; errors as of `write_file`."""
+    write_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(seal(manifest)), indent=1))
 
 
 def write_file(path: Path, data: bytes | Iterable[bytes]) -> list[int]:

@@ -12,7 +12,7 @@ import msgspec
 from autosync.errors import MirrorDamaged
 from autosync.retention import Point
 from autosync.shards import root_of
-from blocks.mirror_files import MANIFEST, Header, Manifest, Target, read_manifest, set_aside, version_file, write_file
+from blocks.mirror_files import Header, Manifest, Target, read_manifest, set_aside, version_file, write_manifest
 from blocks.mirror_versions import read_changes, read_version, write_version
 from blocks.store import compaction, history
 from blocks.store.schema import Db
@@ -67,8 +67,7 @@ def mend(db: Db, target: Target) -> list[str]:
         if since == gap.below:
             done.append(path.name)
             continue
-        shorter = msgspec.structs.replace(manifest, since=since)
-        write_file(target.folder / MANIFEST, msgspec.json.format(msgspec.json.encode(shorter), indent=1))
+        write_manifest(target.folder, msgspec.structs.replace(manifest, since=since))
         done.append(f"{path.name}: the database has no seq {gap.below} either; the mirror's history begins at {since}")
         break
     return done

@@ -24,7 +24,7 @@ import msgspec
 from autosync.errors import MirrorDamaged
 from autosync.retention import Point, kept, portions, spans
 from autosync.settings import Retention
-from blocks.mirror_files import Header, Manifest, read_manifest, version_file, write_file
+from blocks.mirror_files import Header, Manifest, read_manifest, seal, version_file, write_file
 from blocks.store.history import Changes
 
 FILES_AT_ONCE = 64
@@ -63,7 +63,7 @@ def read_header(path: Path) -> Header:
     """
     with _explained(path), path.open("rb") as lines:
         header = _header.decode(lines.readline())
-    if header.sha256 and not header.is_sealed():
+    if header.sha256 and header != seal(header):
         raise _altered(path)
     return header
 
@@ -154,8 +154,12 @@ def _whole(header: Header, lines: Callable[[], Iterable[bytes]]) -> Iterator[byt
     content = sha256()
     for line in lines():
         content.update(line)
-    yield msgspec.json.encode(header.sealed(content.hexdigest())) + b"\n"
+    yield msgspec.json.encode(_sealed(header, content.hexdigest())) + b"\n"
     yield from lines()
+
+
+def _sealed(header: Header, content: str) -> Header:
+    return seal(msgspec.structs.replace(header, content=content))
 
 
 def _reachable(folder: Path) -> tuple[Manifest | None, list[Version]]:
@@ -173,7 +177,7 @@ def plan(folder: Path, rule: Retention, now: float, keep: frozenset[int]) -> Rem
     """What `compact` would remove."""
     total = Removed()
     for span in _spans(folder, rule, now, keep):
-        left = {"": len(msgspec.json.encode(_header_of(span).sealed(sha256().hexdigest()))) + 1}
+        left = {"": len(msgspec.json.encode(_sealed(_header_of(span), sha256().hexdigest()))) + 1}
         try:
             for version in span:
                 for id, before in read_changes(version.path):

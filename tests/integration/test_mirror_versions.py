@@ -154,6 +154,21 @@ def test_a_rebuilt_store_rounds_to_states_that_it_knows(place: Pipeline, source:
     assert place.verify()["equal"] and first > 0
 
 
+@pytest.mark.parametrize("field", ["seq", "time", "root", "records", "since", "sha256"])
+def test_an_altered_manifest_is_made_again(place: Pipeline, field: str) -> None:
+    """Whatever fact of it is another, it is found, and the way back stays as long as it was."""
+    manifest = place.space.home.mirror / "things" / "manifest.json"
+    whole = manifest.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    n = max(n for n, line in enumerate(lines) if line.strip().startswith(f'"{field}"'.encode()))
+    lines[n] = lines[n].translate(bytes.maketrans(b"0123456789", b"1234567809"))
+    manifest.write_bytes(b"".join(lines))
+    assert not place.verify()["equal"]
+    assert repair_mirrors(place.space) == ["things/manifest.json"]
+    assert manifest.read_bytes() == whole
+    assert [restored(place, seq, "mirror") for seq in SEQS] == [state(n) for n in range(4)]
+
+
 def test_what_neither_knows_ends_the_history(place: Pipeline) -> None:
     """A version is damaged and the store was made anew from the repository: that is said, and the rest is whole."""
     place.space.home.database.unlink()
