@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import repeat
 
 import msgspec
 import numpy as np
@@ -33,7 +34,7 @@ def rules_version(source: Source) -> str:
 
 def raw_digests(rows: Sequence[bytes], seed: int) -> Entries:
     """Keyed 128-bit hashes of raw rows as entries with rec 0, in the rows' order."""
-    joined = b"".join([xxh3_128_digest(row, seed) for row in rows])
+    joined = b"".join(map(xxh3_128_digest, rows, repeat(seed)))
     pairs = np.frombuffer(joined, dtype=">u8").reshape(-1, 2)
     entries = np.zeros(len(rows), dtype=ENTRY)
     entries["hi"], entries["lo"] = pairs[:, 0], pairs[:, 1]

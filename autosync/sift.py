@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_digest
 
 from autosync import clashes
 from autosync.errors import SourceError
@@ -148,9 +148,10 @@ class Sifter:
         places = self.seen.find(wanted)
         self._hit(places[places >= 0])
         misses = np.flatnonzero(places < 0)
+        all_new = len(misses) == len(places)
         for first in range(0, len(misses), PARSED_AT_ONCE):
             some = misses[first : first + PARSED_AT_ONCE]
-            rows = [block.rows[n] for n in some.tolist()]
+            rows = list(block.rows[first : first + len(some)]) if all_new else [block.rows[n] for n in some.tolist()]
             self.waiting.append(Waiting(block.where, some, wanted.take(some), rows, self.parser.submit(rows)))
             if len(self.waiting) > MOST_WAITING:
                 self._stage(self.waiting.popleft())
@@ -218,7 +219,8 @@ class Sifter:
             self.recs.frombytes(bytes(8 * len(places)))
             self.born += b"\x01" * len(places)
         self._note_uniques(parsed.uniques)
-        self.key_hashes.extend([xxh3_64_intdigest(id) for id in parsed.ids.splitlines()])
+        hashes = b"".join(map(xxh3_64_digest, parsed.ids.splitlines()))
+        self.key_hashes.frombytes(np.frombuffer(hashes, dtype=">u8").astype(np.uint64).tobytes())
         self.writer.write(parsed.ids, parsed.docs)
         self.entries.append(entries)
         self.places.append((len(places), waiting.where, places))

@@ -26,6 +26,7 @@ from autosync.sift import Block
 
 WINDOW = 2 << 20
 TAIL = 16 << 10
+BUFFER = 1 << 20
 ROWS_AT_ONCE = 16_384
 HEADS_TRIED = 8
 KEPT = "the collection, its mirror and its repository are as before"
@@ -54,23 +55,28 @@ def read_part(part: Part, pointer: str, window: int = WINDOW) -> Iterator[Block]
     Raises:
         SourceError: Not JSON, truncated, nothing at the pointer. Blocks that were given before don't count then.
     """
-    with open(part.path, "rb") as handle:  # noqa: PTH123  # no Path for each of thousands of files
-        text = handle.read(window)
-        if not text:
-            raise SourceError("the source is an empty file", where=part.shown, kept=KEPT, todo="check what writes it")
-        _refuse_utf16(text[:4], part)
-        begin = len(MARK) if text.startswith(MARK) else 0
-        more, text = len(text) == window, text[begin:]
-        if not pointer and (str(part.path).endswith(LINES) or _looks_like_lines(text)):
-            handle.seek(begin)
-            yield from _lines(handle, part, window)
-        else:
-            yield from _Document(handle, part, pointer, begin, window).blocks(text, more)
+    with open(part.path, "rb", buffering=BUFFER) as handle:  # noqa: PTH123  # no Path for each of thousands of files
+        yield from read_open(handle, part, pointer, window)
+
+
+def read_open(handle: BinaryIO, part: Part, pointer: str, window: int = WINDOW) -> Iterator[Block]:
+    """The same of an open file that belongs to a part, from its begin on."""
+    text = handle.read(window)
+    if not text:
+        raise SourceError("the source is an empty file", where=part.shown, kept=KEPT, todo="check what writes it")
+    _refuse_utf16(text[:4], part)
+    begin = len(MARK) if text.startswith(MARK) else 0
+    more, text = len(text) == window, text[begin:]
+    if not pointer and (str(part.path).endswith(LINES) or _looks_like_lines(text)):
+        handle.seek(begin)
+        yield from _lines(handle, part, window)
+    else:
+        yield from _Document(handle, part, pointer, begin, window).blocks(text, more)
 
 
 def read_lines(part: Part, after: int, lines: int, window: int = WINDOW) -> Iterator[Block]:
     """Blocks of raw rows of a JSON Lines file from a byte on, before which it has so many lines; errors as above."""
-    with open(part.path, "rb") as handle:  # noqa: PTH123  # as above
+    with open(part.path, "rb", buffering=BUFFER) as handle:  # noqa: PTH123  # as above
         handle.seek(after)
         yield from _lines(handle, part, window, lines + 1)
 

@@ -11,9 +11,8 @@ which the next update renders again from the store.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -36,7 +35,7 @@ from blocks.mirror_files import (
 )
 from blocks.store import files
 from blocks.store.history import Changes, changes_since, kept_seq
-from blocks.store.schema import Db
+from blocks.store.schema import Db, Readers
 
 THREADS = 2
 
@@ -75,8 +74,8 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
     whole = old is None or astray or mirror_layout(old.records) != layout or unfinished
     changes: Changes = {}
     if old is None or whole:
-        shards, written = _write(target, files.shards(db, target.collection, layout.bits), layout, stats)
-        kept = [] if old is None else list(old.shards)
+        shards = _write(db, target, files.ranges(db, target.collection, layout.bits), layout, stats)
+        written, kept = len(shards), [] if old is None else list(old.shards)
     else:
         bad = _damaged(target, old, foreign(target, old, stats), stats)
         if old.seq == upto and not bad:
@@ -123,23 +122,26 @@ def _since(target: Target, old: Manifest | None, upto: int) -> int:
     return old.seq if old.since is None else old.since
 
 
-def _write(target: Target, parts: Iterable[tuple[str, bytes]], layout: Layout, stats: Stats) -> tuple[list[Shard], int]:
-    """Write shards while the next one is rendered: hashing, writing and syncing are done beside the database."""
+def _write(
+    db: Db, target: Target, parts: Sequence[tuple[str, str | None]], layout: Layout, stats: Stats
+) -> list[Shard]:
+    """Render the shards between keys from the store, hash and write them, several at a time."""
+
+    def write(reader: Db, start: str, end: str | None) -> Shard | None:
+        data = files.render(reader, target.collection, start, end)
+        if not data:
+            return None
+        path = target.current / file_name(start, layout)
+        stats[path.name] = write_file(path, data)
+        return shard_of(start, data)
+
     write_file(target.folder / "pending", b"")
-    shards, waiting = list[Shard](), deque[Future[Shard]]()
-    with ThreadPoolExecutor(THREADS) as pool:
-        for start, data in parts:
-            path = target.current / file_name(start, layout)
-            waiting.append(pool.submit(_write_shard, path, start, data, stats))
-            if len(waiting) > THREADS:
-                shards.append(waiting.popleft().result())
-        shards += [one.result() for one in waiting]
-    return shards, len(shards)
-
-
-def _write_shard(path: Path, start: str, data: bytes, stats: Stats) -> Shard:
-    stats[path.name] = write_file(path, data)
-    return shard_of(start, data)
+    if len(parts) == 1:
+        made = [write(db, *parts[0])]
+    else:
+        with ThreadPoolExecutor(THREADS) as pool, Readers(db, THREADS) as free:
+            made = list(pool.map(lambda part: free.lend(write, *part), parts))
+    return [shard for shard in made if shard]
 
 
 def untouched(target: Target, stats: Stats) -> bool:
@@ -181,22 +183,21 @@ def _update(
     db: Db, target: Target, old: Manifest, touched: set[int], layout: Layout, stats: Stats
 ) -> tuple[list[Shard], int, list[Shard]]:
     """Render the touched runs of shards again; the others stay. Returns all shards, files written, shards replaced."""
-    shards, written, place = list[Shard](), 0, 0
-    while place < max(len(old.shards), 1):
+    parts, place, count = list[tuple[str, str | None]](), 0, len(old.shards)
+    while place < max(count, 1):
         if place not in touched and old.shards:
-            shards.append(old.shards[place])
             place += 1
             continue
         end = place + 1
         while end in touched:
             end += 1
         start = old.shards[place].start if place and old.shards else ""
-        stop = old.shards[end].start if end < len(old.shards) else None
-        fresh, count = _write(target, files.shards(db, target.collection, layout.bits, start, stop), layout, stats)
-        shards += fresh
-        written += count
+        stop = old.shards[end].start if end < count else None
+        parts += files.ranges(db, target.collection, layout.bits, start, stop)
         place = end
-    return shards, written, [old.shards[n] for n in sorted(touched) if n < len(old.shards)]
+    fresh = _write(db, target, parts, layout, stats)
+    kept = [shard for place, shard in enumerate(old.shards) if place not in touched]
+    return sorted([*kept, *fresh]), len(fresh), [old.shards[n] for n in sorted(touched) if n < count]
 
 
 def _sweep(

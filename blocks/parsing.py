@@ -25,7 +25,7 @@ import numpy as np
 from autosync.parsing import Parsed, RowParser
 from autosync.settings import Source
 
-START_AFTER = 50_000
+START_AFTER = 20_000
 SLOTS = 3
 SLOT_BYTES = 4 << 20
 EXCHANGE = "exchange"

@@ -13,22 +13,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from xxhash import xxh3_128
+from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from autosync.errors import SourceError, SourceUnavailable
 from autosync.parts import PAIR, PartChanges, PartState, Stat, compare, packed
 from autosync.seen import raw_digests
 from autosync.settings import Source
 from autosync.sift import Block
-from blocks.json_files import KEPT, LINES, Part, read_lines, read_part
+from blocks.json_files import KEPT, LINES, Part, read_lines, read_open, read_part
 
 RACY_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
 PARTS_AT_ONCE = 1000
+SMALL = 1 << 20
 
 Fingerprint = dict[str, Any]
 Known = Callable[[Sequence[bytes]], Sequence[bool]]
@@ -60,7 +62,7 @@ class Input:
     Attributes:
         parts: Its files.
         fingerprint: What a cheap look compares next time.
-        digest: Identifies its content.
+        read: Identifies its content; "" while files of a folder were not read yet.
         records: Pointer to the records of a document.
         stats: The parts' sizes, times and inodes from before their digests were taken; empty for a download.
         seed: Keys the hashes of rows.
@@ -71,7 +73,7 @@ class Input:
 
     parts: Sequence[Part]
     fingerprint: Fingerprint
-    digest: str
+    read: str
     records: str
     stats: Sequence[Stat] = ()
     seed: int = 0
@@ -106,11 +108,14 @@ class Input:
             return
         unread = self._unread(known)
         read = [n for n in range(len(self.parts)) if n not in unread]
-        for n in read:
-            self.states[n] = msgspec.structs.replace(self.states[n], rows=b"")
-        pieces = ((n, block) for n in read for block in self._read(n))
+        pieces = ((n, block) for n in read for block in self._pieces(n, known))
         while group := _some(pieces):
             yield self._joined(group)
+
+    @property
+    def digest(self) -> str:
+        """Identifies the content, once all blocks were taken."""
+        return self.read or _joint_digest(self.states, self.seed)
 
     def changes(self) -> PartChanges:
         """How what is kept of the parts must change, once all blocks were taken."""
@@ -125,6 +130,30 @@ class Input:
             taken = known([self.states[n].rows for n in some])
             unread.update(n for n, done in zip(some, taken, strict=True) if done)
         return unread
+
+    def _pieces(self, n: int, known: Known) -> Iterator[Block]:
+        """The blocks of one of several parts; none when its content proves to be as it was."""
+        state, part = self.states[n], self.parts[n]
+        if state.digest:
+            self.states[n] = msgspec.structs.replace(state, rows=b"")
+            yield from self._read(n)
+            return
+        text, before = self._text(n), self.before.get(state.name)
+        self.states[n] = state = msgspec.structs.replace(state, digest=xxh3_128_hexdigest(text, seed=self.seed))
+        if before is not None and before.digest == state.digest and known([before.rows])[0]:
+            self.states[n] = msgspec.structs.replace(state, rows=before.rows)
+        else:
+            yield from read_open(BytesIO(text), part, self.records)
+
+    def _text(self, n: int) -> bytes:
+        """A small file, read at once."""
+        try:
+            with open(self.parts[n].path, "rb", buffering=0) as handle:  # noqa: PTH123  # of thousands
+                text = handle.read()
+        except OSError as error:
+            raise _unreadable(self.parts[n].shown, error) from None
+        self._refuse_changed(n)
+        return text
 
     def _read(self, n: int, after: Grown | None = None) -> Iterator[Block]:
         part = self.parts[n]
@@ -159,7 +188,7 @@ class Input:
 
 
 def _same(state: PartState, before: PartState | None) -> bool:
-    return state is before or (before is not None and state.digest == before.digest)
+    return state is before or (before is not None and state.digest == before.digest and bool(state.digest))
 
 
 def _some(pieces: Iterator[tuple[int, Block]]) -> list[tuple[int, Block]]:
@@ -191,7 +220,9 @@ def find_parts(source: Source, base: Path) -> list[Found]:
     path = Path(os.path.normpath(base / Path(source.location).expanduser()))
     try:
         if path.is_dir():
-            found = sorted(_scan(str(path), _shown(path, base)))
+            names = sorted(_scan(str(path), _shown(path, base)))
+            stats = [os.stat(file) for _, file in names]  # noqa: PTH116  # as below
+            found = [Found(name, _facts(stat)) for (name, _), stat in zip(names, stats, strict=True)]
         elif any(sign in source.location for sign in "*?["):
             pattern = str(Path(source.location).expanduser())
             root = Path(path.anchor) if Path(pattern).is_absolute() else base
@@ -223,15 +254,15 @@ def _shown(path: Path, base: Path) -> str:
     return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
 
 
-def _scan(folder: str, shown: str) -> Iterator[Found]:
-    """The JSON files below a folder: of many thousands, nothing but what the system tells costs time."""
+def _scan(folder: str, shown: str) -> Iterator[tuple[str, str]]:
+    """The JSON files below a folder, as people know them and where they lie."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{shown}{os.sep}{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 yield from _scan(entry.path, name)
             elif entry.name.endswith((".json", *LINES)) and entry.is_file():
-                yield Found(name, _facts(entry.stat()))
+                yield name, entry.path
 
 
 def _unreadable(where: str, error: OSError) -> SourceError:
@@ -261,7 +292,7 @@ def look(found: Sequence[Found], at: float) -> Fingerprint:
         at: When they were looked at, in Unix seconds.
     """
     facts: Any = list(found[0].stat) if len(found) == 1 else blake2b(msgspec.json.encode(found)).hexdigest()
-    return {"stat": facts, "settled": all(_settled(stat, at) for _, stat in found)}
+    return {"stat": facts, "settled": at - max(stat[1] for _, stat in found) / 1e9 > RACY_SECONDS}
 
 
 def _settled(stat: Stat, at: float) -> bool:
@@ -294,10 +325,13 @@ def _is_lines(part: Part, records: str) -> bool:
 
 
 def _state(part: Part, stat: Stat, at: float, seed: int, old: PartState | None) -> PartState:
-    """What a part is now; it is read only if it may have changed. Its rows are as they were, or not known yet."""
+    """What a part is now. If it may have changed it is read, a small one later: until then it has no digest.
+
+    Its rows are as they were, or not known yet.
+    """
     if old is not None and old.stat == stat:
         return old
-    digest = digest_of(part, seed)
+    digest = digest_of(part, seed) if stat[0] > SMALL else ""
     rows = old.rows if old is not None and old.digest == digest else b""
     return PartState(part.shown, stat if _settled(stat, at) else None, digest, rows)
 
@@ -342,7 +376,7 @@ def open_source(
         grown = before_it if begin == digest else None
     else:
         states = [_state(p, f.stat, at, seed, old.get(f.shown)) for p, f in zip(parts, found, strict=True)]
-        now = _joint_digest(states, seed)
+        now = _joint_digest(states, seed) if all(state.digest for state in states) else ""
     if previous is not None and now == digest:
         return fingerprint | ({"lines": previous["lines"]} if "lines" in previous else {})
     return Input(parts, fingerprint, now, source.records, [stat for _, stat in found], seed, states, old, grown)

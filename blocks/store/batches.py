@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, compress, islice
@@ -189,7 +190,7 @@ def apply(db: Db, batch: Batch, source: Source, *, run: str, token: int, now: fl
     """
     ticket, staged = batch.ticket, batch.staged
     bulk = ticket.counts.inserted > BULK and not db.execute("SELECT 1 FROM record LIMIT 1").fetchone()
-    with first_load(db) if bulk else nullcontext(), transaction(db):
+    with ThreadPoolExecutor(1) as beside, first_load(db) if bulk else nullcontext(), transaction(db):
         check_token(db, f"source {source.name}", token)
         if state(db, source.name).version != ticket.state_version:
             raise StoreBusy(
@@ -197,8 +198,9 @@ def apply(db: Db, batch: Batch, source: Source, *, run: str, token: int, now: fl
             )
         collection = ensure_collection(db, ticket.collection, source.name, ticket.key)
         recs = number_records(db, staged)
+        shown = beside.submit(_shown, staged, recs)
         applied = append(db, batch, collection, recs, source=source.name, run=run, token=token, time=now, bulk=bulk)
-        _keep_state(db, batch, source, recs, now)
+        _keep_state(db, batch, source, recs, shown.result(), now)
         db.executemany("UPDATE quarantine SET state = 'replayed' WHERE item = ?", [(n,) for n in ticket.replayed])
     if ticket.counts.changed > 100_000:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -327,7 +329,14 @@ def widen_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]
         create_view(db, collection, name, columns)
 
 
-def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, now: float) -> None:
+def _shown(staged: Staged, recs: Recs) -> Entries:
+    """The hashes of the rows that are shown and weren't before, with their records; sorted."""
+    entries = staged.entries
+    entries["rec"] = recs
+    return merge([entries[recs > 0], staged.same])
+
+
+def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, shown: Entries, now: float) -> None:
     """Keep what the source showed, in the same transaction as what came of it."""
     ticket, staged = batch.ticket, batch.staged
     if ticket.origin != "source":
@@ -337,9 +346,7 @@ def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, now: float) ->
         db.execute("DELETE FROM seen WHERE source = ?", [source.name])
         parts.forget(db, source.name)
     parts.keep(db, source.name, batch.parts())
-    entries = staged.entries
-    entries["rec"] = recs
-    _update_seen(db, source.name, staged.lost, merge([entries[recs > 0], staged.same]))
+    _update_seen(db, source.name, staged.lost, shown)
     db.execute(
         "INSERT OR REPLACE INTO source_state VALUES (?, ?, ?, ?, ?, ?, ?)",
         [source.name, ticket.state_version + 1, ticket.rules, ticket.fingerprint, ticket.digest, ticket.seed, now],
@@ -351,7 +358,7 @@ def _update_seen(db: Db, source: str, lost: Entries, fresh: Entries) -> None:
     for n, (out, into) in enumerate(zip(in_buckets(lost), in_buckets(fresh), strict=True)):
         if len(out) or len(into):
             row = db.execute("SELECT data FROM seen WHERE source = ? AND bucket = ?", [source, n]).fetchone()
-            data = update_bucket(row[0] if row else b"", out, into)
+            data = update_bucket(row[0], out, into) if row else into.tobytes()
             db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", [source, n, data])
 
 

@@ -27,8 +27,9 @@ class AllFiles(Mapping[str, bytes]):
 
     def _each(self) -> Iterator[tuple[str, bytes]]:
         layout = repo_layout(self.records)
-        for start, data in shards(self.db, self.collection, layout.bits):
-            yield file_name(start, layout), data
+        for start, end in ranges(self.db, self.collection, layout.bits):
+            if data := render(self.db, self.collection, start, end):
+                yield file_name(start, layout), data
 
     def __iter__(self) -> Iterator[str]:
         return (path for path, _ in self._each())
@@ -97,11 +98,9 @@ def render(db: Db, collection: int, start: str, end: str | None) -> bytes:
     return b"" if row[0] is None else row[0] + b"\n"
 
 
-def shards(
+def ranges(
     db: Db, collection: int, bits: int | None, start: str = "", end: str | None = None
-) -> Iterator[tuple[str, bytes]]:
-    """(first boundary key, bytes) of every file between two boundary keys; empty ones are left out."""
+) -> list[tuple[str, str | None]]:
+    """Every file between two boundary keys, as its own and the next one; some may be empty."""
     starts = [start] if bits is None else [start, *boundaries(db, collection, bits, start, end)]
-    for begin, stop in zip(starts, [*starts[1:], end], strict=True):
-        if data := render(db, collection, begin, stop):
-            yield begin, data
+    return list(zip(starts, [*starts[1:], end], strict=True))

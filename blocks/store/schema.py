@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import quote
 
 from autosync.errors import StoreBusy, StoreError
@@ -84,6 +86,8 @@ JOIN collection ON collection.collection = record.collection
 """
 
 Db = sqlite3.Connection
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextmanager
@@ -133,6 +137,34 @@ def connect(path: Path, *, read_only: bool = False) -> Db:
             db.execute(LATER_TABLES)
             _set_journal_mode(db, "WAL")  # again, should a first load have died (see first_load)
     return db
+
+
+class Readers:
+    """Connections that read what a connection's database holds, for threads; each is lent to one at a time."""
+
+    def __init__(self, db: Db, count: int) -> None:
+        path = db.execute("PRAGMA database_list").fetchone()[2]
+        self._free, self._count = SimpleQueue[Db](), count
+        for _ in range(count):
+            reader = sqlite3.connect(
+                f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None, timeout=30, check_same_thread=False
+            )
+            self._free.put(reader)
+
+    def lend(self, use: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function with a connection that nobody else uses meanwhile."""
+        reader = self._free.get()
+        try:
+            return use(reader, *args, **kwargs)
+        finally:
+            self._free.put(reader)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for _ in range(self._count):
+            self._free.get().close()
 
 
 def _make_folder(folder: Path) -> None:

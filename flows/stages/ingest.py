@@ -54,6 +54,7 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
         try:
             found = examine(space, db, source, folder, instead, accept)
             if isinstance(found, str):
+                staging.discard(folder)
                 batches.touch(db, source.name, found) if found else None
                 return Ingested(state_version=batches.state(db, source.name).version)
             ticket, staged = found
@@ -115,7 +116,7 @@ def examine(
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()
             blocks: Callable[[Known], Iterator[Block]] = opened.blocks
-            digest, origin = opened.digest, "source"
+            digest, origin = "", "source"
         else:
             opened = None
             source, blocks, digest, origin = open_instead(space, db, source, instead)
@@ -129,6 +130,8 @@ def examine(
         for block in progress(f"ingest {source.name}", unread, size=_size):
             sifter.block(block)
             lines += len(block.rows)
+        if opened is not None and opened.digest == state.digest and previous is not None:
+            return msgspec.json.encode(opened.fingerprint).decode()  # files that were only touched
         staged = sifter.finish(
             writer.read,
             partial(batches.live, db, collection),
@@ -136,6 +139,7 @@ def examine(
             partial(batches.holders, db, collection),
         )
         if opened is not None:
+            digest = opened.digest
             staging.save_parts(folder, opened.changes())
     finally:
         writer.close()

@@ -107,6 +107,16 @@ def test_a_file_that_was_only_touched_is_not_parsed_again(place: Pipeline) -> No
     assert (value(place, "0x"), value(place, "1x")) == (1, 3)
 
 
+def test_a_folder_that_was_only_touched_is_unchanged(place: Pipeline) -> None:
+    """Nothing is staged or stored; from then on the new times are known, and nothing is read."""
+    paths = sorted(path for path in (place.folder / "things").rglob("*.json*") if path.is_file())
+    for path in paths:
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    assert place.run().found.batch == "" and not list(place.space.home.staging.iterdir())
+    write_secretly(paths[0], '"v": 1', '"v": 8')
+    assert place.run().found.batch == "" and value(place, "0x") == 1
+
+
 def test_a_removed_file_takes_its_records_along(place: Pipeline) -> None:
     """Deletes are exact while the other files aren't read; what is kept of the file goes too."""
     (place.folder / "things" / "a.json").unlink()
