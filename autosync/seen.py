@@ -7,6 +7,7 @@ same transaction, under a version that changes with the source's rules (see `rul
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from hashlib import sha256
 from itertools import repeat
 
@@ -22,6 +23,7 @@ SEEN_VERSION = 1
 BUCKETS = 256
 ENTRY = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("rec", "<i8")])
 
+Row = bytes | msgspec.Raw
 Entries = npt.NDArray[np.void]
 Recs = npt.NDArray[np.int64]
 
@@ -32,7 +34,7 @@ def rules_version(source: Source) -> str:
     return sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
 
-def raw_digests(rows: Sequence[bytes], seed: int) -> Entries:
+def raw_digests(rows: Sequence[Row], seed: int) -> Entries:
     """Keyed 128-bit hashes of raw rows as entries with rec 0, in the rows' order."""
     joined = b"".join(map(xxh3_128_digest, rows, repeat(seed)))
     pairs = np.frombuffer(joined, dtype=">u8").reshape(-1, 2)
@@ -43,7 +45,8 @@ def raw_digests(rows: Sequence[bytes], seed: int) -> Entries:
 
 def merge(parts: Sequence[Entries]) -> Entries:
     """Entries of several parts in the order of their hashes, equal hashes once. Sorted parts cost little."""
-    entries = np.concatenate(parts)
+    filled = [part for part in parts if len(part)] or [parts[0]]
+    entries = filled[0] if len(filled) == 1 else np.concatenate(filled)
     entries = entries.take(np.argsort(entries["hi"]))
     same = (entries["hi"][1:] == entries["hi"][:-1]) & (entries["lo"][1:] == entries["lo"][:-1])
     return entries[np.concatenate([[True], ~same])] if same.any() else entries
@@ -84,20 +87,30 @@ class Seen:
         places = np.full(len(wanted), -1, dtype=np.int64)
         if not len(self):
             return places
-        wanted_hi, wanted_lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
-        order, at = np.argsort(wanted_hi), np.empty(len(wanted), dtype=np.int64)
-        at[order] = np.searchsorted(self._hi, wanted_hi[order])  # in order, so that memory is read once
+        hi, lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
+        at = self._begins[hi >> self._shift]
         open_rows = np.arange(len(wanted))
         while len(open_rows):
-            inside = at[open_rows] < len(self)
-            open_rows = open_rows[inside]
-            same_hi = self._hi[at[open_rows]] == wanted_hi[open_rows]
-            open_rows = open_rows[same_hi]
-            equal = self._lo[at[open_rows]] == wanted_lo[open_rows]
-            places[open_rows[equal]] = at[open_rows[equal]]
-            open_rows = open_rows[~equal]
+            here = at[open_rows]
+            if here.max() >= len(self):
+                open_rows = open_rows[here < len(self)]
+                here = at[open_rows]
+            found = self._hi[here]
+            equal = (found == hi[open_rows]) & (self._lo[here] == lo[open_rows])
+            places[open_rows[equal]] = here[equal]
+            open_rows = open_rows[~equal & (found <= hi[open_rows])]
             at[open_rows] += 1
         return places
+
+    @cached_property
+    def _begins(self) -> npt.NDArray[np.intp]:
+        """Where the hashes begin that have the same first bits: so many bits that one or two entries share them."""
+        counts = np.bincount(self._hi >> self._shift, minlength=1 << (64 - int(self._shift)))
+        return np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+    @property
+    def _shift(self) -> np.uint64:
+        return np.uint64(65 - max(len(self).bit_length(), 2))
 
     def entries(self, places: npt.NDArray[np.int64]) -> Entries:
         """The entries at positions."""

@@ -23,7 +23,7 @@ from autosync.errors import SourceError
 from autosync.fields import inner_fields
 from autosync.parsing import PARSED_AT_ONCE, Parsed, Parser, RefusedRow, RowParser
 from autosync.parts import PAIR, unpacked
-from autosync.seen import ENTRY, Entries, Recs, Seen, raw_digests
+from autosync.seen import ENTRY, Entries, Recs, Row, Seen, raw_digests
 from autosync.settings import Source
 from autosync.shards import levels
 
@@ -36,7 +36,7 @@ Lookup = Callable[[Sequence[str]], Mapping[str, tuple[int, bytes | None]]]
 class Block(NamedTuple):
     """A run of raw rows, how to name the n-th of them to people, and their hashes if those are known already."""
 
-    rows: Sequence[bytes]
+    rows: Sequence[Row]
     where: Callable[[int], str]
     entries: Entries | None = None
 
@@ -151,7 +151,8 @@ class Sifter:
         all_new = len(misses) == len(places)
         for first in range(0, len(misses), PARSED_AT_ONCE):
             some = misses[first : first + PARSED_AT_ONCE]
-            rows = list(block.rows[first : first + len(some)]) if all_new else [block.rows[n] for n in some.tolist()]
+            chosen = block.rows[first : first + len(some)] if all_new else [block.rows[n] for n in some.tolist()]
+            rows = list(map(bytes, chosen))
             self.waiting.append(Waiting(block.where, some, wanted.take(some), rows, self.parser.submit(rows)))
             if len(self.waiting) > MOST_WAITING:
                 self._stage(self.waiting.popleft())

@@ -162,7 +162,7 @@ class _Document:
             yield Block(rows, partial(_element, self.part.shown, self.pointer, first))
             first += len(rows)
 
-    def _whole(self, text: bytes) -> Iterator[list[bytes]]:
+    def _whole(self, text: bytes) -> Iterator[list[msgspec.Raw]]:
         with self._explained(text, 0):
             if not self.pointer and text.startswith(b"["):
                 rows = _decode_rows(text)
@@ -170,9 +170,9 @@ class _Document:
                 found = _descend(text, self.pointer)
                 rows = [found] if bytes(memoryview(found)[:1]) == b"{" else _decode_rows(found)
         for first in range(0, len(rows), ROWS_AT_ONCE):
-            yield [bytes(row) for row in rows[first : first + ROWS_AT_ONCE]]
+            yield rows[first : first + ROWS_AT_ONCE]
 
-    def _windows(self, text: bytes, start: int) -> Iterator[list[bytes]]:
+    def _windows(self, text: bytes, start: int) -> Iterator[list[msgspec.Raw]]:
         """Runs of elements of the array that opens at `start`.
 
         After a run, `[0` stands for the elements up to there: what follows is as valid or not as in the document.
@@ -183,7 +183,7 @@ class _Document:
             with self._explained(text, at):
                 rows, cut = _take(text, more)
             if len(rows) > skip:
-                yield [bytes(row) for row in rows[skip:]]
+                yield rows[skip:]
             if text[cut : cut + 1] != b"]":
                 if cut:
                     text, at, skip = b"[0" + text[cut:], at + cut - 2, 1

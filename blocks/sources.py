@@ -31,6 +31,7 @@ RACY_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
 PARTS_AT_ONCE = 1000
 SMALL = 1 << 20
+JSON = (".json", *LINES)
 
 Fingerprint = dict[str, Any]
 Known = Callable[[Sequence[bytes]], Sequence[bool]]
@@ -220,15 +221,15 @@ def find_parts(source: Source, base: Path) -> list[Found]:
     path = Path(os.path.normpath(base / Path(source.location).expanduser()))
     try:
         if path.is_dir():
-            names = sorted(_scan(str(path), _shown(path, base)))
-            stats = [os.stat(file) for _, file in names]  # noqa: PTH116  # as below
-            found = [Found(name, _facts(stat)) for (name, _), stat in zip(names, stats, strict=True)]
+            begin, shown = len(str(path)), _shown(path, base)
+            files = sorted(_scan(str(path)))
+            found = [Found(shown + file[begin:], _facts(os.stat(file))) for file in files]  # noqa: PTH116  # as below
         elif any(sign in source.location for sign in "*?["):
             pattern = str(Path(source.location).expanduser())
             root = Path(path.anchor) if Path(pattern).is_absolute() else base
             relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
-            files = sorted(entry for entry in root.glob(relative) if entry.is_file())
-            found = [Found(_shown(file, base), _stat(file)) for file in files]
+            entries = sorted(entry for entry in root.glob(relative) if entry.is_file())
+            found = [Found(_shown(entry, base), _stat(entry)) for entry in entries]
         elif path.exists():
             return [Found(_shown(path, base), _stat(path))]
         else:
@@ -254,15 +255,16 @@ def _shown(path: Path, base: Path) -> str:
     return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
 
 
-def _scan(folder: str, shown: str) -> Iterator[tuple[str, str]]:
-    """The JSON files below a folder, as people know them and where they lie."""
+def _scan(folder: str) -> list[str]:
+    """The JSON files below a folder."""
+    found = list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
-            name = f"{shown}{os.sep}{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                yield from _scan(entry.path, name)
-            elif entry.name.endswith((".json", *LINES)) and entry.is_file():
-                yield name, entry.path
+            if entry.name.endswith(JSON) and entry.is_file():
+                found.append(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                found += _scan(entry.path)
+    return found
 
 
 def _unreadable(where: str, error: OSError) -> SourceError:

@@ -330,10 +330,11 @@ def widen_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]
 
 
 def _shown(staged: Staged, recs: Recs) -> Entries:
-    """The hashes of the rows that are shown and weren't before, with their records; sorted."""
-    entries = staged.entries
+    """The hashes of the rows that are shown and weren't before, with their records; sorted. Takes `staged.entries`."""
+    entries, staged.entries = staged.entries, staged.entries[:0].copy()
     entries["rec"] = recs
-    return merge([entries[recs > 0], staged.same])
+    taken = recs > 0
+    return merge([entries if taken.all() else entries[taken], staged.same])
 
 
 def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, shown: Entries, now: float) -> None:

@@ -98,7 +98,7 @@ def test_an_element_larger_than_the_window_is_read(tmp_path: Path) -> None:
     rows = [{"id": 1}, {"id": 2, "list": [{"text": "x" * 100}] * 3000}, {"id": 3}]
     (tmp_path / "in.json").write_text(json.dumps(rows))
     blocks = list(read_part(Part(tmp_path / "in.json", "in.json"), "", 1000))
-    assert [json.loads(row) for block in blocks for row in block.rows] == rows
+    assert [json.loads(bytes(row)) for block in blocks for row in block.rows] == rows
 
 
 @pytest.mark.parametrize("name", ["in.json", "in.jsonl"])
