@@ -88,7 +88,7 @@ class Seen:
         if not len(self):
             return places
         hi, lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
-        at = self._begins[hi >> self._shift]
+        at = self._begins[self._leading(hi)]
         open_rows = np.arange(len(wanted))
         while len(open_rows):
             here = at[open_rows]
@@ -104,13 +104,24 @@ class Seen:
 
     @cached_property
     def _begins(self) -> npt.NDArray[np.intp]:
-        """Where the hashes begin that have the same first bits: so many bits that one or two entries share them."""
-        counts = np.bincount(self._hi >> self._shift, minlength=1 << (64 - int(self._shift)))
-        return np.concatenate([[0], np.cumsum(counts)[:-1]])
+        """Where the hashes begin that have the same leading bits."""
+        first = self._hi[0] + (np.arange(self._last + 1, dtype=np.uint64) << self._shift)
+        begins: npt.NDArray[np.intp] = np.searchsorted(self._hi, first)
+        return begins
 
-    @property
+    def _leading(self, hi: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """The leading bits of hashes within the range of the entries': so many that one or two entries share them."""
+        leading: npt.NDArray[np.uint64] = np.minimum((hi - self._hi[0]) >> self._shift, np.uint64(self._last))
+        return leading.astype(np.int64)
+
+    @cached_property
     def _shift(self) -> np.uint64:
-        return np.uint64(65 - max(len(self).bit_length(), 2))
+        spread = int(self._hi[-1]) - int(self._hi[0])
+        return np.uint64(max(spread.bit_length() - len(self).bit_length() + 1, 0))
+
+    @cached_property
+    def _last(self) -> int:
+        return int((self._hi[-1] - self._hi[0]) >> self._shift)
 
     def entries(self, places: npt.NDArray[np.int64]) -> Entries:
         """The entries at positions."""

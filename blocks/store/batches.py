@@ -21,7 +21,7 @@ from autosync.settings import Source
 from autosync.sift import Staged
 from blocks.staging import Batch
 from blocks.store import parts
-from blocks.store.schema import INDEX_NAMES, INDEXES, Db, create_view, first_load, transaction
+from blocks.store.schema import INDEX_NAMES, INDEXES, WRITE_CACHE_KB, Db, create_view, first_load, transaction
 
 CHUNK = 8192
 BULK = 50_000
@@ -189,6 +189,7 @@ def apply(db: Db, batch: Batch, source: Source, *, run: str, token: int, now: fl
         StoreBusy: The source's state moved since ingest compared with it; ingest again.
     """
     ticket, staged = batch.ticket, batch.staged
+    db.execute(f"PRAGMA cache_size = -{WRITE_CACHE_KB}")
     bulk = ticket.counts.inserted > BULK and not db.execute("SELECT 1 FROM record LIMIT 1").fetchone()
     with ThreadPoolExecutor(1) as beside, first_load(db) if bulk else nullcontext(), transaction(db):
         check_token(db, f"source {source.name}", token)

@@ -15,6 +15,7 @@ from autosync.errors import StoreBusy, StoreError
 
 SCHEMA_VERSION = 1
 MAX_VIEW_COLUMNS = 500
+CACHE_KB, WRITE_CACHE_KB = 8 << 10, 32 << 10
 
 TABLES = """
 CREATE TABLE collection (
@@ -126,7 +127,7 @@ def connect(path: Path, *, read_only: bool = False) -> Db:
         else:
             _make_folder(path.parent)
             db = sqlite3.connect(path, isolation_level=None, timeout=30)
-        db.execute("PRAGMA cache_size = -32768")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         if version > SCHEMA_VERSION:
             raise StoreError("a newer AutoSync wrote this database", where=str(path), todo="update AutoSync")

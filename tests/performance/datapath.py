@@ -73,7 +73,9 @@ class Place:
 
     def feed(self, name: str) -> Path:
         """Make the source equal to an input."""
-        return feed(self.folder / f"{name}.jsonl", self.folder, self.shape, self.per_file)
+        source = feed(self.folder / f"{name}.jsonl", self.folder, self.shape, self.per_file)
+        os.sync()  # its writer's work is not ours
+        return source
 
     def floor(self) -> float:
         """Seconds of the floor, on the input of a first load."""

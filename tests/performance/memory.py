@@ -7,7 +7,7 @@ import threading
 
 import psutil
 
-EVERY = 0.05
+EVERY = 0.2
 
 
 def tree_bytes(process: psutil.Process) -> int:
