@@ -21,6 +21,7 @@ from autosync.settings import Source
 
 SEEN_VERSION = 1
 BUCKETS = 256
+FEW = 16
 ENTRY = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("rec", "<i8")])
 
 Row = bytes | msgspec.Raw
@@ -88,7 +89,8 @@ class Seen:
         if not len(self):
             return places
         hi, lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
-        at = self._begins[self._leading(hi)]
+        few = FEW * len(wanted) < len(self)
+        at = np.searchsorted(self._hi, hi) if few else self._begins[self._leading(hi)]
         open_rows = np.arange(len(wanted))
         while len(open_rows):
             here = at[open_rows]

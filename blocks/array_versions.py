@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import NamedTuple, overload
 
 import msgspec
 import numpy as np
@@ -66,7 +66,7 @@ class ArrayReader:
         found = self._differing(text) if self._last else None
         if found is None:
             try:
-                found = _joined(text, [_run(text, 1, len(text), self._seed)])
+                found = _joined(text, [_fresh(text, 1, len(text))], self._seed)
             except BROKEN:
                 return None
         self._last = found
@@ -75,42 +75,52 @@ class ArrayReader:
     def _differing(self, text: bytes) -> ArrayRows | None:
         assert self._last is not None
         try:
-            return _joined(text, list(_Differences(self._last, text, self._seed).runs()))
+            return _joined(text, list(_Differences(self._last, text).runs()), self._seed)
         except BROKEN:  # perhaps only an element that looked like one that was expected
             return None
 
 
-Run = tuple[Offsets, Offsets, Entries]
+class Run(NamedTuple):
+    """Consecutive elements: where they begin and end, and either the hashes that are known or the rows to hash."""
+
+    starts: Offsets
+    ends: Offsets
+    entries: Entries | None
+    rows: list[bytes]
 
 
-def _run(text: bytes, first: int, end: int, seed: int) -> Run:
+def _fresh(text: bytes, first: int, end: int) -> Run:
     """The elements in a part of the text that begins behind `[` or behind an element, and ends with one or with `]`."""
     before = b"[" if first == 1 else b"[0"
     part = text[first:end]
     rows = [bytes(row) for row in _decode_rows(before + part + (b"" if end == len(text) else b"]"))[len(before) - 1 :]]
     if first == 1 and end < len(text) and not rows:
         raise msgspec.DecodeError("a comma stands before the first element")
-    starts, at = list[int](), first
+    starts, ends, at = list[int](), list[int](), first
     for row in rows:
         at = text.index(row, at)  # only white space and a comma stand before it
         starts.append(at)
         at += len(row)
-    begin = np.array(starts, dtype=np.int64)
-    return begin, begin + np.array([len(row) for row in rows], dtype=np.int64), raw_digests(rows, seed)
+        ends.append(at)
+    return Run(np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), None, rows)
 
 
-def _joined(text: bytes, runs: list[Run]) -> ArrayRows:
-    starts, ends = (np.concatenate(parts) for parts in list(zip(*runs, strict=True))[:2])
+def _joined(text: bytes, runs: list[Run], seed: int) -> ArrayRows:
+    fresh = raw_digests([row for run in runs for row in run.rows], seed).view(PLAIN)
     # Joined as plain bytes: to join records, NumPy compares their fields one by one.
-    entries = np.concatenate([found.view(PLAIN) for _, _, found in runs]).view(ENTRY)
-    return ArrayRows(text, starts, ends, entries)
+    parts, at = list[npt.NDArray[np.void]](), 0
+    for run in runs:
+        parts.append(fresh[at : at + len(run.rows)] if run.entries is None else run.entries.view(PLAIN))
+        at += len(run.rows)
+    starts, ends = np.concatenate([run.starts for run in runs]), np.concatenate([run.ends for run in runs])
+    return ArrayRows(text, starts, ends, np.concatenate(parts).view(ENTRY))
 
 
 class _Differences:
     """Goes through an old array and a new text side by side."""
 
-    def __init__(self, old: ArrayRows, text: bytes, seed: int) -> None:
-        self.old, self.text, self.seed = old, text, seed
+    def __init__(self, old: ArrayRows, text: bytes) -> None:
+        self.old, self.text = old, text
         self.bytes = np.frombuffer(old.text, dtype=np.uint8), np.frombuffer(text, dtype=np.uint8)
 
     def runs(self) -> Iterator[Run]:
@@ -123,18 +133,18 @@ class _Differences:
                 yield self._kept(row, len(old), here - there)
                 return
             # An element is whole when the byte behind it is as it was, too.
-            stop = max(int(np.searchsorted(old.ends, there + same)), row)
+            stop = max(int(old.ends.searchsorted(there + same)), row)
             yield self._kept(row, stop, here - there)
             first = int(old.ends[stop - 1]) + here - there if stop else 1
             row, end = self._anchor(stop, first)
-            yield _run(text, first, end, self.seed)
+            yield _fresh(text, first, end)
             if end == len(text):
                 return
             there, here = int(old.ends[row - 1]), end
 
     def _kept(self, first: int, stop: int, moved: int) -> Run:
         old = self.old
-        return old.starts[first:stop] + moved, old.ends[first:stop] + moved, old.entries[first:stop]
+        return Run(old.starts[first:stop] + moved, old.ends[first:stop] + moved, old.entries[first:stop], [])
 
     def _anchor(self, row: int, first: int) -> tuple[int, int]:
         """The next old element that the new text has soon, and where what stands before it begins; else both ends."""
@@ -148,12 +158,13 @@ class _Differences:
 
     def _same(self, there: int, here: int) -> int:
         """How many bytes from there and from here on are equal."""
-        old, new = self.bytes
+        old, new = self.old.text, self.text
         most, at, look = min(len(old) - there, len(new) - here), 0, FIRST_LOOK
         while at < most:
             size = min(look, most - at)
-            differs = old[there + at : there + at + size] != new[here + at : here + at + size]
-            if differs.any():
+            if old[there + at : there + at + size] != new[here + at : here + at + size]:
+                before, now = self.bytes
+                differs = before[there + at : there + at + size] != now[here + at : here + at + size]
                 return at + int(differs.argmax())
             at, look = at + size, min(2 * look, MOST_LOOK)
         return most

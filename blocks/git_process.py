@@ -24,6 +24,7 @@ _LATER = re.compile(
 )
 _DENIED = re.compile(r"(?i)Authentication failed|could not read (Username|Password)|Permission denied|error: 40[13]")
 _FULL = re.compile(r"(?i)No space left|Out of diskspace|Disk quota exceeded|File too large")
+PIPE_BYTES = 1 << 20  # git goes on with the next object while this one is worked on
 _KEEP_GIT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_EXEC_PATH", "GIT_TEMPLATE_DIR")
 
 
@@ -83,7 +84,12 @@ class GitProcess:
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
-                self._command(*args), stdin=pipe, stdout=pipe, stderr=errors, env=self._settings()
+                self._command(*args),
+                stdin=pipe,
+                stdout=pipe,
+                stderr=errors,
+                env=self._settings(),
+                pipesize=PIPE_BYTES,
             )
         except FileNotFoundError:
             raise no_git() from None

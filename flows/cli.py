@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ def main() -> NoReturn:
     """Run a command; the one place where errors become words and exit statuses."""
     from flows.commands import app
 
+    gc.freeze()  # what was imported stays: looking for garbage in it is in vain
     try:
         app(prog_name="autosync")
     except AutoSyncError as error:

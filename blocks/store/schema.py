@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
+from types import ModuleType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import quote
 
@@ -180,8 +184,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _create(db: Db) -> None:
-    from sqlite_utils import Database  # imports pandas: only a new database pays for it
-
+    database = _sqlite_utils().Database(db)
     db.execute("PRAGMA journal_mode = WAL")
     with transaction(db, revise=False):
         if int(db.execute("PRAGMA user_version").fetchone()[0]) == SCHEMA_VERSION:
@@ -189,8 +192,19 @@ def _create(db: Db) -> None:
         for statement in (TABLES + INDEXES).split(";"):
             if statement.strip():
                 db.execute(statement)
-        Database(db).create_view("change_log", CHANGE_LOG)
+        database.create_view("change_log", CHANGE_LOG)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _sqlite_utils() -> ModuleType:
+    """sqlite-utils, without the 0.3 s for pandas while nobody else may be importing it: no frames come here."""
+    if not {"sqlite_utils", "pandas"} & sys.modules.keys() and threading.active_count() == 1:
+        sys.modules["pandas"] = None  # type: ignore[assignment]  # as if it were not installed
+        try:
+            return import_module("sqlite_utils")
+        finally:
+            del sys.modules["pandas"]
+    return import_module("sqlite_utils")
 
 
 @contextmanager
@@ -240,8 +254,6 @@ def column_name(path: tuple[str, ...]) -> str:
 
 def create_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]]) -> None:
     """Make the view named like the collection: its id and one column a field, nested objects one level flattened."""
-    from sqlite_utils import Database
-
     columns, taken = ["id AS _id"], {"_id", "_record"}
     for path in fields[:MAX_VIEW_COLUMNS]:
         if "\0" in "".join(path):  # SQL can't name it; it is in _record
@@ -254,4 +266,4 @@ def create_view(db: Db, collection: int, name: str, fields: list[tuple[str, ...]
         columns.append(f"json_extract(doc, '${inner}') AS \"{column}\"")
     columns.append("doc AS _record")
     sql = f"SELECT {', '.join(columns)} FROM record WHERE collection = {collection} AND doc IS NOT NULL"
-    Database(db).create_view(name, sql, replace=True)
+    _sqlite_utils().Database(db).create_view(name, sql, replace=True)
