@@ -42,13 +42,6 @@ def nothing_known(rows: Sequence[bytes]) -> list[bool]:
     return [False] * len(rows)
 
 
-class Found(NamedTuple):
-    """A file of a source: its name as people know it, and its size, time of change and inode."""
-
-    shown: str
-    stat: Stat
-
-
 class Grown(NamedTuple):
     """The part of a JSON Lines file that is as it was last time: bytes from its begin, and lines."""
 
@@ -212,8 +205,8 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def find_parts(source: Source, base: Path) -> list[Found]:
-    """The files of a local source, in name order.
+def find_parts(source: Source, base: Path) -> dict[str, Stat]:
+    """The files of a local source in name order: as people know them -> size, time of change and inode.
 
     Raises:
         SourceError: Nothing is there, or it can't be looked at.
@@ -223,15 +216,19 @@ def find_parts(source: Source, base: Path) -> list[Found]:
         if path.is_dir():
             begin, shown = len(str(path)), _shown(path, base)
             files = sorted(_scan(str(path)))
-            found = [Found(shown + file[begin:], _facts(os.stat(file))) for file in files]  # noqa: PTH116  # as below
+            stats = map(os.stat, files)
+            found = {
+                shown + file[begin:]: (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                for file, stat in zip(files, stats, strict=True)  # of many thousands a call for each would count
+            }
         elif any(sign in source.location for sign in "*?["):
             pattern = str(Path(source.location).expanduser())
             root = Path(path.anchor) if Path(pattern).is_absolute() else base
             relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
             entries = sorted(entry for entry in root.glob(relative) if entry.is_file())
-            found = [Found(_shown(entry, base), _stat(entry)) for entry in entries]
+            found = {_shown(entry, base): _stat(entry) for entry in entries}
         elif path.exists():
-            return [Found(_shown(path, base), _stat(path))]
+            return {_shown(path, base): _stat(path)}
         else:
             raise SourceError(
                 "the source file doesn't exist",
@@ -287,21 +284,15 @@ def _facts(info: os.stat_result) -> Stat:
     return info.st_size, info.st_mtime_ns, info.st_ino
 
 
-def look(found: Sequence[Found], at: float) -> Fingerprint:
+def look(found: Mapping[str, Stat], at: float) -> Fingerprint:
     """Sizes, times and inodes of the parts; `settled` says whether no file is so new that a second write may hide.
 
     Args:
         at: When they were looked at, in Unix seconds.
     """
-    facts: Any = list(found[0].stat) if len(found) == 1 else _joint_stat(found)
-    return {"stat": facts, "settled": at - max(stat[1] for _, stat in found) / 1e9 > RACY_SECONDS}
-
-
-def _joint_stat(found: Sequence[Found]) -> str:
-    joint = blake2b()
-    for first in range(0, len(found), PARTS_AT_ONCE):
-        joint.update(msgspec.json.encode(found[first : first + PARTS_AT_ONCE]))
-    return joint.hexdigest()
+    stats = found.values()
+    facts: Any = list(*stats) if len(found) == 1 else blake2b(msgspec.json.encode(found)).hexdigest()
+    return {"stat": facts, "settled": at - max(stat[1] for stat in stats) / 1e9 > RACY_SECONDS}
 
 
 def _settled(stat: Stat, at: float) -> bool:
@@ -378,17 +369,17 @@ def open_source(
     fingerprint = look(found, at)
     if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
         return previous
-    parts, old, states = [_part(shown, base) for shown, _ in found], before(), list[PartState]()
+    parts, old, states = [_part(shown, base) for shown in found], before(), list[PartState]()
     before_it, grown = _settled_lines(previous, parts, source.records), None
     if len(parts) == 1:
         begin, now = _digests(parts[0], seed, before_it.size if before_it else 0)
         grown = before_it if begin == digest else None
     else:
-        states = [_state(p, f.stat, at, seed, old.get(f.shown)) for p, f in zip(parts, found, strict=True)]
+        states = [_state(p, stat, at, seed, old.get(p.shown)) for p, stat in zip(parts, found.values(), strict=True)]
         now = _joint_digest(states, seed) if all(state.digest for state in states) else ""
     if previous is not None and now == digest:
         return fingerprint | ({"lines": previous["lines"]} if "lines" in previous else {})
-    return Input(parts, fingerprint, now, source.records, [stat for _, stat in found], seed, states, old, grown)
+    return Input(parts, fingerprint, now, source.records, list(found.values()), seed, states, old, grown)
 
 
 def _settled_lines(previous: Fingerprint | None, parts: Sequence[Part], records: str) -> Grown | None:
