@@ -189,14 +189,13 @@ class EmailNotifier:
             client: smtplib.SMTP = smtplib.SMTP_SSL(account.host, account.port, timeout=self._timeout, context=context)
         else:
             client = smtplib.SMTP(account.host, account.port, timeout=self._timeout)
-        try:
+        with contextlib.ExitStack() as unless_done:
+            unless_done.callback(client.close)
             if account.security == "starttls":
                 client.starttls(context=context)
             if account.username:
                 client.login(account.username, account.password)
-        except BaseException:
-            client.close()
-            raise
+            unless_done.pop_all()
         return client
 
     def _explained(self, error: Exception) -> RemoteError:

@@ -62,12 +62,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         stats: What the last update returned; a file that has others since is proven by its hash.
     """
     stats = dict(stats or {})
-    rebuilt: tuple[str, ...] = ()
-    try:
-        old = read_manifest(target.folder)
-    except MirrorDamaged:
-        old, rebuilt = None, (MANIFEST,)
-        set_aside(target.folder, [target.folder / MANIFEST])
+    old, rebuilt = _old_manifest(target)
     layout = mirror_layout(records)
     unfinished = (target.folder / "pending").exists()
     astray = old is not None and (old.seq > upto or kept_seq(db, target.collection, old.seq) != old.seq)
@@ -90,6 +85,7 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
             Header(from_=old.seq, to=upto, from_time=old.time, time=now, root=old.root, records=old.records),
             changes or changes_since(db, target.collection, old.seq, upto),
         )
+    _check_count(target, shards, records)
     manifest = Manifest(
         format=FORMAT,
         collection=target.name,
@@ -101,18 +97,31 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         shards=shards,
         since=_since(target, None if astray else old, upto),
     )
-    if sum(shard.records for shard in shards) != records:
-        raise MirrorDamaged(
-            f"the mirror would hold {sum(s.records for s in shards)} records, the store has {records}",
-            where=str(target.folder),
-            kept="the store",
-            todo="run: autosync verify",
-        )
     write_manifest(target.folder, manifest)
     names = {file_name(shard.start, layout) for shard in shards}
     _sweep(target, names, whole, kept, old, layout)
     (target.folder / "pending").unlink(missing_ok=True)
     return Mirrored(manifest, written, rebuilt, {name: stat for name, stat in stats.items() if name in names})
+
+
+def _old_manifest(target: Target) -> tuple[Manifest | None, tuple[str, ...]]:
+    """The manifest, and its name among what must be made again when it was damaged and is kept aside."""
+    try:
+        return read_manifest(target.folder), ()
+    except MirrorDamaged:
+        set_aside(target.folder, [target.folder / MANIFEST])
+        return None, (MANIFEST,)
+
+
+def _check_count(target: Target, shards: list[Shard], records: int) -> None:
+    held = sum(shard.records for shard in shards)
+    if held != records:
+        raise MirrorDamaged(
+            f"the mirror would hold {held} records, the store has {records}",
+            where=str(target.folder),
+            kept="the store",
+            todo="run: autosync verify",
+        )
 
 
 def _since(target: Target, old: Manifest | None, upto: int) -> int:

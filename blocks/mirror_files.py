@@ -135,17 +135,16 @@ def write_file(path: Path, data: bytes | Iterable[bytes]) -> list[int]:
             stat = identity(os.fstat(handle.fileno()))
         temporary.replace(path)
         return stat
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         raise StoreError(
             f"the mirror can't be written: {error.strerror}",
             where=str(path),
             kept="the database; the mirror follows with the next run",
             todo="make room on the disk, or make the folder writable, then run again",
         ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def identity(stat: os.stat_result) -> list[int]:

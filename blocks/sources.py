@@ -6,16 +6,14 @@ folder only the files that changed are read.
 
 from __future__ import annotations
 
-import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from xxhash import xxh3_128, xxh3_128_hexdigest
@@ -26,14 +24,22 @@ from autosync.seen import raw_digests
 from autosync.settings import Source
 from autosync.sift import Block
 from blocks.json_files import KEPT, LINES, Part, read_lines, read_open, read_part
+from blocks.source_files import (
+    Fingerprint,
+    digest_of,
+    digests,
+    find_parts,
+    look,
+    part_of,
+    settled,
+    stat_of,
+    unreadable,
+)
 
-RACY_SECONDS = 2.0
 ROWS_AT_ONCE = 4096
 PARTS_AT_ONCE = 1000
 SMALL = 1 << 20
-JSON = (".json", *LINES)
 
-Fingerprint = dict[str, Any]
 Known = Callable[[Sequence[bytes]], Sequence[bool]]
 
 
@@ -145,7 +151,7 @@ class Input:
             with open(self.parts[n].path, "rb", buffering=0) as handle:  # noqa: PTH123  # of thousands
                 text = handle.read()
         except OSError as error:
-            raise _unreadable(self.parts[n].shown, error) from None
+            raise unreadable(self.parts[n].shown, error) from None
         self._refuse_changed(n)
         return text
 
@@ -154,14 +160,14 @@ class Input:
         try:
             yield from read_part(part, self.records) if after is None else read_lines(part, *after)
         except OSError as error:
-            raise _unreadable(part.shown, error) from None
+            raise unreadable(part.shown, error) from None
         except SourceError:  # what stood there while somebody wrote says nothing
             self._refuse_changed(n)
             raise
         self._refuse_changed(n)
 
     def _refuse_changed(self, n: int) -> None:
-        if self.stats and _stat(self.parts[n].path) != self.stats[n]:
+        if self.stats and stat_of(self.parts[n].path) != self.stats[n]:
             raise SourceUnavailable(
                 "the file changed while it was read",
                 where=self.parts[n].shown,
@@ -182,7 +188,7 @@ class Input:
 
 
 def _same(state: PartState, before: PartState | None) -> bool:
-    return state is before or (before is not None and state.digest == before.digest and bool(state.digest))
+    return state is before or (before is not None and state.digest == before.digest)
 
 
 def _some(pieces: Iterator[tuple[int, Block]]) -> list[tuple[int, Block]]:
@@ -205,121 +211,6 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def find_parts(source: Source, base: Path) -> dict[str, Stat]:
-    """The files of a local source in name order: as people know them -> size, time of change and inode.
-
-    Raises:
-        SourceError: Nothing is there, or it can't be looked at.
-    """
-    path = Path(os.path.normpath(base / Path(source.location).expanduser()))
-    try:
-        if path.is_dir():
-            begin, shown = len(str(path)), _shown(path, base)
-            files = sorted(_scan(str(path)))
-            stats = map(os.stat, files)
-            found = {
-                shown + file[begin:]: (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-                for file, stat in zip(files, stats, strict=True)  # of many thousands a call for each would count
-            }
-        elif any(sign in source.location for sign in "*?["):
-            pattern = str(Path(source.location).expanduser())
-            root = Path(path.anchor) if Path(pattern).is_absolute() else base
-            relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
-            entries = sorted(entry for entry in root.glob(relative) if entry.is_file())
-            found = {_shown(entry, base): _stat(entry) for entry in entries}
-        elif path.exists():
-            return {_shown(path, base): _stat(path)}
-        else:
-            raise SourceError(
-                "the source file doesn't exist",
-                where=str(path),
-                kept=KEPT,
-                todo=f"put it there, or correct `location` of source {source.name!r}",
-            )
-    except OSError as error:
-        raise _unreadable(error.filename or str(path), error) from None
-    if not found:
-        raise SourceError(
-            "the source has no JSON files",
-            where=source.location,
-            kept=KEPT,
-            todo=f"put .json or .jsonl files there, or correct `location` of source {source.name!r}",
-        )
-    return found
-
-
-def _shown(path: Path, base: Path) -> str:
-    return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
-
-
-def _scan(folder: str) -> list[str]:
-    """The JSON files below a folder."""
-    found = list[str]()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(JSON) and entry.is_file():
-                found.append(entry.path)
-            elif entry.is_dir(follow_symlinks=False):
-                found += _scan(entry.path)
-    return found
-
-
-def _unreadable(where: str, error: OSError) -> SourceError:
-    what = f"the source can't be read: {error.strerror or error}"
-    return SourceError(what, where=where, kept=KEPT, todo="check that the file is there, and its rights")
-
-
-def _part(shown: str, base: Path) -> Part:
-    return Part(shown if os.path.isabs(shown) else f"{base}{os.sep}{shown}", shown)  # noqa: PTH117  # of thousands
-
-
-def _stat(path: str | Path) -> Stat:
-    try:
-        return _facts(os.stat(path))  # noqa: PTH116  # no Path for each of thousands of files
-    except OSError as error:
-        raise _unreadable(str(path), error) from None
-
-
-def _facts(info: os.stat_result) -> Stat:
-    return info.st_size, info.st_mtime_ns, info.st_ino
-
-
-def look(found: Mapping[str, Stat], at: float) -> Fingerprint:
-    """Sizes, times and inodes of the parts; `settled` says whether no file is so new that a second write may hide.
-
-    Args:
-        at: When they were looked at, in Unix seconds.
-    """
-    stats = found.values()
-    facts: Any = list(*stats) if len(found) == 1 else blake2b(msgspec.json.encode(found)).hexdigest()
-    return {"stat": facts, "settled": at - max(stat[1] for stat in stats) / 1e9 > RACY_SECONDS}
-
-
-def _settled(stat: Stat, at: float) -> bool:
-    return at - stat[1] / 1e9 > RACY_SECONDS
-
-
-def digest_of(part: Part, seed: int) -> str:
-    """Keyed XXH3-128 (hex) of a file's bytes."""
-    return _digests(part, seed, 0)[1]
-
-
-def _digests(part: Part, seed: int, size: int) -> tuple[str, str]:
-    """Keyed XXH3-128 (hex) of a file's first bytes, "" when no line ends there, and of all its bytes."""
-    total, begin = xxh3_128(seed=seed), ""
-    try:
-        with open(part.path, "rb") as handle:  # noqa: PTH123  # no Path for each of thousands of files
-            while size > 0 and (chunk := handle.read(min(size, 1 << 20))):
-                total.update(chunk)
-                size -= len(chunk)
-                begin = total.hexdigest() if not size and chunk.endswith(b"\n") else ""
-            while chunk := handle.read(1 << 20):
-                total.update(chunk)
-    except OSError as error:
-        raise _unreadable(part.shown, error) from None
-    return begin, total.hexdigest()
-
-
 def _is_lines(part: Part, records: str) -> bool:
     return not records and str(part.path).endswith(LINES)
 
@@ -333,7 +224,7 @@ def _state(part: Part, stat: Stat, at: float, seed: int, old: PartState | None) 
         return old
     digest = digest_of(part, seed) if stat[0] > SMALL else ""
     rows = old.rows if old is not None and old.digest == digest else b""
-    return PartState(part.shown, stat if _settled(stat, at) else None, digest, rows)
+    return PartState(part.shown, stat if settled(stat, at) else None, digest, rows)
 
 
 def open_source(
@@ -369,10 +260,10 @@ def open_source(
     fingerprint = look(found, at)
     if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
         return previous
-    parts, old, states = [_part(shown, base) for shown in found], before(), list[PartState]()
+    parts, old, states = [part_of(shown, base) for shown in found], before(), list[PartState]()
     before_it, grown = _settled_lines(previous, parts, source.records), None
     if len(parts) == 1:
-        begin, now = _digests(parts[0], seed, before_it.size if before_it else 0)
+        begin, now = digests(parts[0], seed, before_it.size if before_it else 0)
         grown = before_it if begin == digest else None
     else:
         states = [_state(p, stat, at, seed, old.get(p.shown)) for p, stat in zip(parts, found.values(), strict=True)]

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
@@ -233,13 +234,12 @@ def _connect(note: State, deadline: float) -> Connection:
     link = socket.create_connection(("127.0.0.1", note.port), timeout=max(TICK, deadline - time.monotonic()))
     link.setblocking(True)
     server, key = Connection(link.detach()), bytes.fromhex(note.key)
-    try:
+    with ExitStack() as unless_done:
+        unless_done.callback(server.close)
         _hear(server, deadline)
         answer_challenge(server, key)
         deliver_challenge(server, key)
-    except BaseException:
-        server.close()
-        raise
+        unless_done.pop_all()
     return server
 
 

@@ -29,7 +29,7 @@ _BOTH: dict[str, tuple[str, str]] = {
     "more": ("and {n} more", "و {n} مورد دیگر"),
     "none": ("None.", "موردی نیست."),
     "unshown": (
-        "Signs that the fonts of this file lack are written as in JSON (\\uXXXX); report.md has them as they are.",
+        "Signs that the fonts of this file lack are written by their code, as in JSON; report.md has them as they are.",
         "نویسه‌هایی که در قلم‌های این پرونده نیستند مانند JSON با کد نوشته شده‌اند؛ در report.md به شکل اصلی هستند.",
     ),
     # status and outcome

@@ -214,15 +214,10 @@ def transaction(db: Db, *, revise: bool = True) -> Iterator[None]:
     `revise` counts the store's revision up, from which readers see that something changed.
     """
     db.execute("BEGIN IMMEDIATE")
-    try:
+    with db:  # commits, or rolls back after an error
         yield
         if revise:
             db.execute("UPDATE meta SET value = value + 1 WHERE name = 'revision'")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 @contextmanager

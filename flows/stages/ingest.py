@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +17,8 @@ from autosync.settings import Source
 from autosync.sift import Block, Sifter, Staged
 from blocks import staging
 from blocks.parsing import ProcessParser
-from blocks.sources import Fingerprint, Input, Known, open_source
+from blocks.source_files import Fingerprint
+from blocks.sources import Input, Known, open_source
 from blocks.store import batches, ledger, parts
 from blocks.store.schema import Db
 from flows.progress import progress
@@ -50,22 +52,19 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
     source = space.source(name)
     folder = space.home.staging / f"{now():.0f}-{uuid4().hex[:12]}"
     staging.discard_stale(space.home.staging, now() - 86_400)
-    with space.database() as db:
-        try:
-            found = examine(space, db, source, folder, instead, accept)
-            if isinstance(found, str):
-                staging.discard(folder)
-                batches.touch(db, source.name, found) if found else None
-                return Ingested(state_version=batches.state(db, source.name).version)
-            ticket, staged = found
-            ledger.quarantine(
-                db, source.name, run, staged.refused, now=now(), whole=instead is None and source.mode == "snapshot"
-            )
-            check_guards(ticket, len(staged.refused), source, accept, instead)
-            staging.save(folder, ticket, staged)
-        except BaseException:
-            staging.discard(folder)
-            raise
+    with space.database() as db, ExitStack() as unless_staged:
+        unless_staged.callback(staging.discard, folder)
+        found = examine(space, db, source, folder, instead, accept)
+        if isinstance(found, str):
+            batches.touch(db, source.name, found) if found else None
+            return Ingested(state_version=batches.state(db, source.name).version)
+        ticket, staged = found
+        ledger.quarantine(
+            db, source.name, run, staged.refused, now=now(), whole=instead is None and source.mode == "snapshot"
+        )
+        check_guards(ticket, len(staged.refused), source, accept, instead)
+        staging.save(folder, ticket, staged)
+        unless_staged.pop_all()
     return Ingested(
         batch=ticket.batch,
         counts=ticket.counts,
@@ -123,24 +122,18 @@ def examine(
         seen = batches.seen(db, source.name, state.seed) if known and opened is not None else Seen([], state.seed)
         parser = ProcessParser(source, folder)
         sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer, parser)
-        if opened is not None and opened.grown is not None and sifter.known_lines(opened.grown.lines):
-            unread, lines = opened.added(), opened.grown.lines
-        else:
-            unread, lines = blocks(sifter.known), 0
-        for block in progress(f"ingest {source.name}", unread, size=_size):
-            sifter.block(block)
-            lines += len(block.rows)
-        if opened is not None and opened.digest == state.digest and previous is not None:
-            return msgspec.json.encode(opened.fingerprint).decode()  # files that were only touched
+        lines = _sift(sifter, opened, blocks)
+        if opened is not None:
+            digest = opened.digest
+            if previous is not None and digest == state.digest:
+                return msgspec.json.encode(opened.fingerprint).decode()  # files that were only touched
+            staging.save_parts(folder, opened.changes())
         staged = sifter.finish(
             writer.read,
             partial(batches.live, db, collection),
             batches.record_count(db, source.into),
             partial(batches.holders, db, collection),
         )
-        if opened is not None:
-            digest = opened.digest
-            staging.save_parts(folder, opened.changes())
     finally:
         writer.close()
         if parser is not None:
@@ -152,6 +145,18 @@ def examine(
     fingerprint = _fingerprint(opened, staged, lines) if opened is not None else ""
     ticket = _ticket(db, source, state, staged, folder, rules, fingerprint, digest, origin)
     return msgspec.structs.replace(ticket, replayed=accepted(db, instead, staged)), staged
+
+
+def _sift(sifter: Sifter, opened: Input | None, blocks: Callable[[Known], Iterator[Block]]) -> int:
+    """Give the sifter all rows, of a file that has grown only the added ones; how many lines that makes."""
+    if opened is not None and opened.grown is not None and sifter.known_lines(opened.grown.lines):
+        unread, lines = opened.added(), opened.grown.lines
+    else:
+        unread, lines = blocks(sifter.known), 0
+    for block in progress(f"ingest {sifter.source.name}", unread, size=_size):
+        sifter.block(block)
+        lines += len(block.rows)
+    return lines
 
 
 def _fingerprint(opened: Input, staged: Staged, lines: int) -> str:

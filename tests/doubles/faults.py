@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -78,7 +79,7 @@ class Fault:
         return True
 
 
-class Double:
+class Double(ABC):
     """An HTTP server on a free port of this machine; subclasses answer the calls."""
 
     def __init__(self) -> None:
@@ -93,8 +94,9 @@ class Double:
     def url(self) -> str:
         return f"http://localhost:{self._server.server_address[1]}"
 
+    @abstractmethod
     def answer(self, call: Call) -> Reply:
-        raise NotImplementedError
+        """What the service says to a call."""
 
     def handle(self, call: Call) -> Reply | None:
         """The answer, or None to close the connection without one."""
