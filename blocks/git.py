@@ -22,6 +22,7 @@ __all__ = ["GitRepository", "check_path", "trailers_of"]
 
 ZEROS = "0" * 40
 LOOK_BACK = 100
+MOST_PACKS = 50
 KEPT = "the branch was not moved"
 UNSURE = "The connection was lost while the branch was being moved"
 FOUND_LATER = "every change; the next run recognises the commit if it was made"
@@ -134,8 +135,13 @@ class GitRepository(GitProcess):
             self._push(sha, parent)
         else:
             self._move(sha, parent)
-        self._run("gc", "--auto", "--quiet")  # packs what has piled up; a failure here harms nothing
+        self._tidy()
         return sha
+
+    def _tidy(self) -> None:
+        """Join the packs of many commits, small ones first, so that reading stays fast; a failure harms nothing."""
+        if len(list(self._path.glob("objects/pack/*.pack"))) > MOST_PACKS:
+            self._run("repack", "-d", "--geometric=2", "--quiet")
 
     def _still_at(self, parent: str | None) -> None:
         tip = self._tip()
@@ -213,14 +219,14 @@ class GitRepository(GitProcess):
         before = self._leftovers()
         with tempfile.TemporaryFile() as said:
             try:
-                with self._start("fast-import", "--quiet", errors=said) as process:
+                # fast-import's deltas, each against the file that came before, would make every later reading slow.
+                with self._start("fast-import", "--quiet", "--depth=0", errors=said) as process:
                     return _imported(process, _stream(commit, parent, self._author), self._timeout)
             except (BrokenPipeError, ChildProcessError, subprocess.TimeoutExpired):
-                said.seek(0)
-                raise self._error(said.read()) from None
-            finally:
                 for leftover in self._leftovers() - before:  # on a full disk they would pile up
                     leftover.unlink(missing_ok=True)
+                said.seek(0)
+                raise self._error(said.read()) from None
 
     def _leftovers(self) -> set[Path]:
         """What a failed fast-import leaves lying about."""

@@ -16,7 +16,7 @@ from autosync.errors import ConfigError, RemoteError, RemoteUnavailable
 
 __all__ = ["GitProcess", "Object", "is_address", "no_git", "without_login"]
 
-PIPE_BYTES = 16_384
+NAMES_BYTES = 16_384
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:")
 _LATER = re.compile(
     r"(?i)resolve host|refused|timed out|reset|hung up|early EOF|unexpected disconnect|Empty reply|error: (5\d\d|429)"
@@ -121,6 +121,7 @@ class GitProcess:
     def _settings(self) -> dict[str, str]:
         """git's environment: nothing of the user's own git settings, no question asked, every write synced."""
         config = {"core.hooksPath": os.devnull, "core.fsync": "committed", "core.quotePath": "false"}
+        config |= {"fastimport.unpackLimit": "1", "fetch.unpackLimit": "1"}  # packs are joined, loose objects are not
         if self._login:  # in the environment and not in the arguments, which every user of the machine can list
             config |= {f"http.{self._url}.extraHeader": self._login, "http.followRedirects": "false"}
         env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _KEEP_GIT}
@@ -156,11 +157,11 @@ def is_address(text: str) -> bool:
 
 
 def _groups(names: Iterable[str]) -> Iterator[list[bytes]]:
-    """The names as lines, in groups that fit in a pipe, so that neither side can block."""
+    """The names as lines, in groups that fit in any pipe, so that neither side can block."""
     group, size = list[bytes](), 0
     for name in names:
         line = name.encode("utf-8", "surrogateescape") + b"\n"
-        if group and size + len(line) > PIPE_BYTES:
+        if group and size + len(line) > NAMES_BYTES:
             yield group
             group, size = [], 0
         group.append(line)

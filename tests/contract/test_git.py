@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import ConfigError, RemoteError, RemoteUnavailable
-from blocks.git import GitRepository, trailers_of
+from blocks.git import MOST_PACKS, GitRepository, trailers_of
 from tests.contract.conftest import commit
 from tests.doubles.github_server import TOKEN, GitHubServer
+from tests.histories import git
 
 
 @pytest.fixture
@@ -216,3 +217,27 @@ def test_no_process_is_left_behind(bare: GitRepository) -> None:
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     names = [Path(f"/proc/{child}/comm").read_text().strip() for child in children]
     assert "git" not in names
+
+
+def test_packs_of_many_commits_are_joined(bare: GitRepository) -> None:
+    """After any number of commits there are few packs and no loose objects, and every file reads as before."""
+    head, files = None, {f"{n}.json": b"%d" % n * 100 for n in range(150)}
+    for number in range(MOST_PACKS + 10):
+        changed = {
+            f"{n}.json": b"%d %d" % (n, number) for n in range(number, number + 100 if number % 2 else number + 1)
+        }
+        files |= changed
+        head = bare.commit(commit(changed if head else files), parent=head)
+    counts = dict(line.split(": ") for line in git(Path(bare.address), "count-objects", "-v").splitlines())
+    assert int(counts["packs"]) <= MOST_PACKS
+    assert (counts["count"], counts["garbage"]) == ("0", "0")
+    assert dict(bare.files("")) == files
+    assert len(list(bare.history("0.json"))) == 1
+    git(Path(bare.address), "fsck", "--strict")
+
+
+def test_a_file_is_stored_without_the_others(bare: GitRepository) -> None:
+    """Reading a file of a commit never walks through the others that came with it."""
+    bare.commit(commit({f"{n}.json": b"the same line\n" * 100 + b"%d" % n for n in range(100)}), parent=None)
+    pack = next(Path(bare.address).glob("objects/pack/*.idx"))
+    assert "chain length" not in git(Path(bare.address), "verify-pack", "--verbose", str(pack))
