@@ -158,12 +158,11 @@ class _Differences:
 
     def _same(self, there: int, here: int) -> int:
         """How many bytes from there and from here on are equal."""
-        old, new = self.old.text, self.text
-        most, at, look = min(len(old) - there, len(new) - here), 0, FIRST_LOOK
+        before, now = self.bytes
+        most, at, look = min(len(before) - there, len(now) - here), 0, FIRST_LOOK
         while at < most:
             size = min(look, most - at)
-            if old[there + at : there + at + size] != new[here + at : here + at + size]:
-                before, now = self.bytes
+            if not self.text.startswith(before[there + at : there + at + size].data, here + at):
                 differs = before[there + at : there + at + size] != now[here + at : here + at + size]
                 return at + int(differs.argmax())
             at, look = at + size, min(2 * look, MOST_LOOK)
