@@ -66,7 +66,7 @@ class Seen:
     """
 
     def __init__(self, parts: Iterable[bytes], seed: int, size: int | None = None) -> None:
-        self.seed = seed
+        self.seed, self._asked = seed, 0
         if size is None:
             parts = list(parts)
             size = sum(map(len, parts)) // ENTRY.itemsize
@@ -89,7 +89,8 @@ class Seen:
         if not len(self):
             return places
         hi, lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
-        few = FEW * len(wanted) < len(self)
+        self._asked += len(wanted)
+        few = FEW * self._asked < len(self)
         at = np.searchsorted(self._hi, hi) if few else self._begins[self._leading(hi)]
         open_rows = np.arange(len(wanted))
         while len(open_rows):

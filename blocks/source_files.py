@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 from xxhash import xxh3_128
 
 from autosync.errors import SourceError
+from autosync.parsing import collector_paused
 from autosync.parts import Stat
 from autosync.settings import Source
 from blocks.json_files import KEPT, LINES, Part
@@ -32,9 +33,8 @@ def find_parts(source: Source, base: Path) -> dict[str, Stat]:
     path = Path(os.path.normpath(base / Path(source.location).expanduser()))
     try:
         if path.is_dir():
-            begin, shown = len(str(path)), _shown(path, base)
-            files = sorted(_scan(str(path)))
-            found = {shown + file[begin:]: _facts(os.stat(file)) for file in files}  # noqa: PTH116  # as below
+            with collector_paused():
+                found = dict(sorted(_scan(str(path), _shown(path, base)), key=itemgetter(0)))
         elif any(sign in source.location for sign in "*?["):
             pattern = str(Path(source.location).expanduser())
             root = Path(path.anchor) if Path(pattern).is_absolute() else base
@@ -66,16 +66,24 @@ def _shown(path: Path, base: Path) -> str:
     return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
 
 
-def _scan(folder: str) -> list[str]:
-    """The JSON files below a folder."""
-    found = list[str]()
+def _scan(folder: str, shown: str) -> Iterator[tuple[str, Stat]]:
+    """The JSON files below a folder, as people know them, with their facts."""
+    names, inner = list[str](), list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(JSON) and entry.is_file():
-                found.append(entry.path)
+                names.append(entry.name)
             elif entry.is_dir(follow_symlinks=False):
-                found += _scan(entry.path)
-    return found
+                inner.append(entry.name)
+    names.sort()
+    handle = os.open(folder, os.O_RDONLY)
+    try:  # a name is looked up faster from its folder than from the root
+        for name in names:
+            yield f"{shown}{os.sep}{name}", _facts(os.stat(name, dir_fd=handle))
+    finally:
+        os.close(handle)
+    for name in inner:
+        yield from _scan(f"{folder}{os.sep}{name}", f"{shown}{os.sep}{name}")
 
 
 def unreadable(where: str, error: OSError) -> SourceError:
@@ -97,8 +105,7 @@ def stat_of(path: str | Path) -> Stat:
         raise unreadable(str(path), error) from None
 
 
-def _facts(info: os.stat_result) -> Stat:
-    return info.st_size, info.st_mtime_ns, info.st_ino
+_facts: Callable[[os.stat_result], Stat] = attrgetter("st_size", "st_mtime_ns", "st_ino")
 
 
 def look(found: Mapping[str, Stat], at: float) -> Fingerprint:
