@@ -164,10 +164,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def wheel(folder: Path, text: str) -> Path:
-    """A wheel that holds one module."""
+    """A wheel that holds one module: the same bytes whenever it is made."""
     path = folder / f"thing-{text}.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("thing.py", f"TEXT = {text!r}\n")
+        archive.writestr(zipfile.ZipInfo("thing.py"), f"TEXT = {text!r}\n")
     return path
 
 
