@@ -21,8 +21,9 @@ from autosync.settings import Source
 
 SEEN_VERSION = 1
 BUCKETS = 256
-FEW = 16
+FEW, SMALL = 16, 1 << 16
 ENTRY = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("rec", "<i8")])
+PLAIN = np.dtype((np.void, ENTRY.itemsize))  # to join records, NumPy compares their fields one by one
 
 Row = bytes | msgspec.Raw
 Entries = npt.NDArray[np.void]
@@ -47,8 +48,8 @@ def raw_digests(rows: Sequence[Row], seed: int) -> Entries:
 def merge(parts: Sequence[Entries]) -> Entries:
     """Entries of several parts in the order of their hashes, equal hashes once. Sorted parts cost little."""
     filled = [part for part in parts if len(part)] or [parts[0]]
-    entries = filled[0] if len(filled) == 1 else np.concatenate(filled)
-    entries = entries.take(np.argsort(entries["hi"]))
+    entries = filled[0] if len(filled) == 1 else np.concatenate([part.view(PLAIN) for part in filled]).view(ENTRY)
+    entries = entries.take(np.argsort(entries["hi"], kind="stable"))  # which takes sorted parts as they are
     same = (entries["hi"][1:] == entries["hi"][:-1]) & (entries["lo"][1:] == entries["lo"][:-1])
     return entries[np.concatenate([[True], ~same])] if same.any() else entries
 
@@ -90,8 +91,8 @@ class Seen:
             return places
         hi, lo = np.ascontiguousarray(wanted["hi"]), np.ascontiguousarray(wanted["lo"])
         self._asked += len(wanted)
-        few = FEW * self._asked < len(self)
-        at = np.searchsorted(self._hi, hi) if few else self._begins[self._leading(hi)]
+        cheap = len(self) < SMALL or FEW * self._asked < len(self)
+        at = np.searchsorted(self._hi, hi) if cheap else self._begins[self._leading(hi)]
         open_rows = np.arange(len(wanted))
         while len(open_rows):
             here = at[open_rows]

@@ -15,14 +15,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from autosync.seen import ENTRY, Entries, raw_digests
+from autosync.seen import ENTRY, PLAIN, Entries, raw_digests
 
 ANCHORS, REACH = 8, 16
 FIRST_LOOK, MOST_LOOK = 1 << 10, 1 << 16
 
 _decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 BROKEN = (msgspec.DecodeError, RecursionError, UnicodeError)
-PLAIN = np.dtype((np.void, ENTRY.itemsize))
 Offsets = npt.NDArray[np.int64]
 
 
@@ -107,7 +106,6 @@ def _fresh(text: bytes, first: int, end: int) -> Run:
 
 def _joined(text: bytes, runs: list[Run], seed: int) -> ArrayRows:
     fresh = raw_digests([row for run in runs for row in run.rows], seed).view(PLAIN)
-    # Joined as plain bytes: to join records, NumPy compares their fields one by one.
     parts, at = list[npt.NDArray[np.void]](), 0
     for run in runs:
         parts.append(fresh[at : at + len(run.rows)] if run.entries is None else run.entries.view(PLAIN))

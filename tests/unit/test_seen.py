@@ -38,11 +38,17 @@ def table(hashes: list[tuple[int, int]]) -> Table:
     return Table(merge([entries_of(unique)]), {pair: n + 1 for n, pair in enumerate(unique)})
 
 
+@pytest.mark.parametrize("small", [0, seen.SMALL])
 @given(HASHES, HASHES)
-def test_find_is_a_dict(kept: list[tuple[int, int]], asked: list[tuple[int, int]]) -> None:
-    """Every hash that was kept is found where it is, with equal halves beside it or not; no other one is."""
+def test_find_is_a_dict(small: int, kept: list[tuple[int, int]], asked: list[tuple[int, int]]) -> None:
+    """Every hash that was kept is found where it is, with equal halves beside it or not; no other one is.
+
+    In a small table and in one that is searched as a large one is.
+    """
     known = table(kept)
-    places = Seen([known.entries.tobytes()], 0).find(entries_of(asked))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seen, "SMALL", small)
+        places = Seen([known.entries.tobytes()], 0).find(entries_of(asked))
     found = [int(known.entries["rec"][place]) if place >= 0 else None for place in places]
     assert found == [known.plain.get(pair) for pair in asked]
 
