@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -136,15 +137,35 @@ def write_file(path: Path, data: bytes | Iterable[bytes]) -> list[int]:
         temporary.replace(path)
         return stat
     except OSError as error:
-        raise StoreError(
-            f"the mirror can't be written: {error.strerror}",
-            where=str(path),
-            kept="the database; the mirror follows with the next run",
-            todo="make room on the disk, or make the folder writable, then run again",
-        ) from None
+        raise _unwritable(path, error) from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keep other programs from writing to a mirror; waits until they are done. A program that dies lets go of it.
+
+    Raises:
+        StoreError: The folder can't be made or written to.
+    """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context((folder / ".lock").open("a")), fcntl.LOCK_EX)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        yield
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"the mirror can't be written: {error.strerror}",
+        where=str(path),
+        kept="the database; the mirror follows with the next run",
+        todo="make room on the disk, or make the folder writable, then run again",
+    )
 
 
 def identity(stat: os.stat_result) -> list[int]:

@@ -11,6 +11,7 @@ import msgspec
 from prefect import flow, runtime
 
 from blocks import mirror_versions
+from blocks.mirror_files import writing
 from blocks.store import compaction, history
 from blocks.store.history import Row
 from flows.log import event, open_log
@@ -70,7 +71,9 @@ def compact_collection(space: Space, row: Row, grant: Grant) -> Compacted:
         points = len(compaction.points(db, row["collection"]))
         keep = compaction.points_to_keep(db, row["collection"], rule, time)
         removed = compaction.compact(db, row["collection"], keep, place=grant.place, token=grant.token)
-        versions = mirror_versions.compact(space.home.mirror / row["name"], rule, time, keep)
+        folder = space.home.mirror / row["name"]
+        with writing(folder):
+            versions = mirror_versions.compact(folder, rule, time, keep)
         freed = compaction.shrink(db, space.home.database)
     return _compacted(row["name"], points, removed, versions, freed)
 

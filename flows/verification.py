@@ -14,7 +14,7 @@ from autosync.errors import AutoSyncError, MirrorDamaged
 from autosync.records import BadRecord, key_reader, parse
 from autosync.shards import root_of
 from blocks import mirror
-from blocks.mirror_files import Target, read_manifest
+from blocks.mirror_files import Target, read_manifest, writing
 from blocks.mirror_mending import gaps, mend
 from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
@@ -71,9 +71,11 @@ def repair_mirrors(space: Space) -> list[str]:
         for row in history.collections(db):
             keys = tuple(msgspec.json.decode(row["key"], type=list[str]))
             target = Target(space.home.mirror / row["name"], row["collection"], row["name"], keys)
-            upto, then = ledger.newest_seq(db, row["collection"]), ledger.newest_time(db, row["collection"])
-            done = mirror.repair(db, target, upto=upto, records=row["records"], now=then)
-            mended += [f"{row['name']}/{name}" for name in [*done, *mend(db, target)]]
+            with writing(target.folder):
+                upto, then = ledger.newest_seq(db, target.collection), ledger.newest_time(db, target.collection)
+                records = batches.record_count(db, target.name)
+                done = mirror.repair(db, target, upto=upto, records=records, now=then)
+                mended += [f"{target.name}/{name}" for name in [*done, *mend(db, target)]]
     return mended
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from blocks import mirror as files
+from blocks.mirror_files import Target, writing
 from blocks.store import ledger
+from blocks.store.schema import Db
 from flows.space import Space, now
 from flows.stages.task import stage
 
@@ -31,14 +33,19 @@ def mirror(space: Space, name: str) -> Mirrored:
         target = space.target(db, source)
         if target is None:
             return Mirrored()
-        records = db.execute("SELECT records FROM collection WHERE collection = ?", [target.collection]).fetchone()[0]
-        upto = ledger.newest_seq(db, target.collection)
-        cursor = ledger.cursor(db, "mirror", target.collection)
-        stats, then = cursor.info.get("stats"), ledger.newest_time(db, target.collection)
-        done = files.update(db, target, upto=upto, records=records, now=then, stats=stats)
-        info = {"root": done.manifest.root, "records": records, "stats": done.stats}
-        if (cursor.seq, cursor.info) != (upto, info):
-            ledger.advance(db, "mirror", target.collection, upto, now=now(), info=info)
+        with writing(target.folder):
+            return _bring_up(db, target)
+
+
+def _bring_up(db: Db, target: Target) -> Mirrored:
+    records = db.execute("SELECT records FROM collection WHERE collection = ?", [target.collection]).fetchone()[0]
+    upto = ledger.newest_seq(db, target.collection)
+    cursor = ledger.cursor(db, "mirror", target.collection)
+    stats, then = cursor.info.get("stats"), ledger.newest_time(db, target.collection)
+    done = files.update(db, target, upto=upto, records=records, now=then, stats=stats)
+    info = {"root": done.manifest.root, "records": records, "stats": done.stats}
+    if (cursor.seq, cursor.info) != (upto, info):
+        ledger.advance(db, "mirror", target.collection, upto, now=now(), info=info)
     return Mirrored(
         seq=upto, root=done.manifest.root, records=records, written=done.written, rebuilt=list(done.rebuilt)
     )

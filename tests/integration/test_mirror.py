@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from blocks.mirror_files import Manifest, read_manifest
 from blocks.store import ledger
 from flows.space import now
 from flows.stages.mirror import Mirrored, mirror
+from flows.verification import repair_mirrors
 from tests.pipeline import Pipeline
 
 FILL = [f"k{n:03d}" for n in range(300)]
@@ -250,6 +254,33 @@ def test_a_mirror_ahead_of_the_store_is_rendered_again(place: Pipeline) -> None:
         shutil.copy(path, place.space.home.path)
     assert mirror(place.space, "things").records == 5
     assert manifest(place).records == 5 and place.records().keys() == set(FILL[:5])
+
+
+@pytest.mark.parametrize(
+    "write", [lambda place: mirror(place.space, "things"), lambda place: repair_mirrors(place.space)]
+)
+def test_a_writer_waits_for_another_program(place: Pipeline, write: Callable[[Pipeline], object]) -> None:
+    """While another program writes to the mirror, neither a sync nor a repair does; then both do their work."""
+    sync(place, FILL[:3])
+    place.write([{"id": "a"}])
+    place.load()
+    before = manifest(place)
+    holder = "import sys; from pathlib import Path; from blocks.mirror_files import writing\n"
+    holder += "with writing(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", holder, str(place.space.home.mirror / "things")]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        assert other.stdin and other.stdout and other.stdout.readline() == b"held\n"
+        done = beside.submit(write, place)
+        with pytest.raises(TimeoutError):
+            done.result(0.5)
+        assert manifest(place) == before
+        other.stdin.close()
+        done.result(30)
+    mirror(place.space, "things")
+    assert manifest(place).records == 1
 
 
 def test_a_folder_that_can_not_be_made_is_told(place: Pipeline) -> None:
