@@ -34,7 +34,7 @@ def find_parts(source: Source, base: Path) -> dict[str, Stat]:
     try:
         if path.is_dir():
             with collector_paused():
-                found = dict(sorted(_scan(str(path), _shown(path, base)), key=itemgetter(0)))
+                found = dict(_scan(str(path), _shown(path, base)))
         elif any(sign in source.location for sign in "*?["):
             pattern = str(Path(source.location).expanduser())
             root = Path(path.anchor) if Path(pattern).is_absolute() else base
@@ -67,23 +67,24 @@ def _shown(path: Path, base: Path) -> str:
 
 
 def _scan(folder: str, shown: str) -> Iterator[tuple[str, Stat]]:
-    """The JSON files below a folder, as people know them, with their facts."""
-    names, inner = list[str](), list[str]()
+    """The JSON files below a folder, as people know them, with their facts, in the order of their paths."""
+    names = list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(JSON) and entry.is_file():
                 names.append(entry.name)
             elif entry.is_dir(follow_symlinks=False):
-                inner.append(entry.name)
+                names.append(entry.name + os.sep)  # with it a folder stands where its files do
     names.sort()
     handle = os.open(folder, os.O_RDONLY)
     try:  # a name is looked up faster from its folder than from the root
         for name in names:
-            yield f"{shown}{os.sep}{name}", _facts(os.stat(name, dir_fd=handle))
+            if name.endswith(os.sep):
+                yield from _scan(f"{folder}{os.sep}{name[:-1]}", f"{shown}{os.sep}{name[:-1]}")
+            else:
+                yield f"{shown}{os.sep}{name}", _facts(os.stat(name, dir_fd=handle))
     finally:
         os.close(handle)
-    for name in inner:
-        yield from _scan(f"{folder}{os.sep}{name}", f"{shown}{os.sep}{name}")
 
 
 def unreadable(where: str, error: OSError) -> SourceError:

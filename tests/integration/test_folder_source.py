@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autosync.errors import SourceError, SourceUnavailable
+from autosync.settings import Source
+from blocks.source_files import find_parts
 from blocks.sources import Input, open_source
 from blocks.store import batches, ledger, parts
 from blocks.store.schema import transaction
@@ -254,3 +257,26 @@ def test_random_folders_give_what_reading_all_gives(
     clashing = {item["id"] for item in quarantined(fresh)}
     assert {id: doc for id, doc in place.records().items() if id not in clashing} == fresh.records()
     assert {item["id"] for item in quarantined(place)} <= clashing
+
+
+LEAVES = st.sampled_from(["a.json", "a-.json", "ab.jsonl", "z.json", "notes.txt"])
+FOLDERS = st.lists(st.sampled_from(["a", "a-b", "ab", "b.json"]), max_size=3)
+
+
+@given(st.sets(st.tuples(FOLDERS.map(tuple), LEAVES), min_size=1))
+def test_files_come_in_the_order_of_their_paths(tree: set[tuple[tuple[str, ...], str]]) -> None:
+    """All JSON files of a tree, in the order of their paths as text, with their facts; what a link leads to counts as a
+    file, and a folder or nothing behind one doesn't."""
+    with TemporaryDirectory() as name:
+        base = Path(name)
+        made = [base.joinpath("things", *folders, leaf) for folders, leaf in tree]
+        for path in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("[]" + " " * made.index(path))
+        (base / "things" / "link.json").symlink_to(made[0])
+        (base / "things" / "nothing.json").symlink_to(base / "nowhere")
+        (base / "things" / "elsewhere").symlink_to(made[0].parent)
+        facts = {str(path.relative_to(base)): path.stat() for path in [*made, base / "things" / "link.json"]}
+        found = find_parts(Source(name="things", location="things", key="/id"), base)
+    wanted = sorted((shown, info) for shown, info in facts.items() if not shown.endswith(".txt"))
+    assert list(found.items()) == [(shown, (info.st_size, info.st_mtime_ns, info.st_ino)) for shown, info in wanted]
