@@ -51,7 +51,7 @@ soak: $(STAMP)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/integration/test_state_machine.py
 
 bench: $(STAMP)
-	@$(BIN)/python -m tests.performance.datapath --shape all --others
+	@$(BIN)/python -m tests.performance.datapath --shape all --others --json
 
 bench-anomaly: $(STAMP)
 	@$(BIN)/python -m tests.performance.bench_anomaly

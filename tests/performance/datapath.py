@@ -1,4 +1,4 @@
-"""The data path against its floor: `python -m tests.performance.datapath --records N --json FILE`.
+"""The data path against its floor: `python -m tests.performance.datapath --records N --json [FILE]`.
 
 The floor F is `orjson.loads` of every JSON line (of every file, for a folder) and `executemany` of 14 flat
 columns in one WAL transaction, measured before and after every case. Every measurement is a process of its own;
@@ -41,6 +41,7 @@ MEMORY_MB = {"a": 300, "b": 200, "c": 60, "d": 150}
 ARRAY_MB = 450
 BYTES = 264
 OTHERS = ("upsert_all", "dlt")
+FIGURES = Path("build/datapath.json")
 
 Found = dict[str, Any]
 
@@ -237,7 +238,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--curve", help="only first load and unchanged run, at these sizes: 100000,1000000,10000000")
     parser.add_argument("--big", type=float, help="only first load and unchanged run, of so many GB")
     parser.add_argument("--folder", type=Path, help="where inputs and store are made; the system's by default")
-    parser.add_argument("--json", type=Path, help="write the figures there, with the machine's facts")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=FIGURES,
+        metavar="FILE",
+        help=f"also write the figures, with the machine's facts; to {FIGURES} when no file is named",
+    )
     return parser.parse_args()
 
 
@@ -264,7 +272,9 @@ def main() -> None:
     if found["curve"]:
         report_curve(found["curve"])
     if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(found, indent=2))
+        print(f"\nfigures: {args.json}")
 
 
 if __name__ == "__main__":
