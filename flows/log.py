@@ -49,3 +49,8 @@ def open_log(path: Path) -> None:
 def event(run: str, source: str, text: str, level: int = logging.INFO) -> None:
     """One event of a run."""
     _log.log(level, "run=%s source=%s %s", run, source, text)
+
+
+def note(program: str, text: str) -> None:
+    """A line that a program of `autosync up` wrote to standard error."""
+    _log.warning("program=%s %s", program, text)

@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import IO
 
 from autosync.errors import AutoSyncError, ConfigError
+from flows.log import note, open_log
 from flows.server import STATE, own_server, prepare, running_server
 from flows.space import Space
 from flows.stages.quality import VALIDATOR
@@ -40,9 +43,16 @@ class Child:
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        assert self.process.stderr
+        threading.Thread(target=self._note, args=[self.process.stderr], daemon=True).start()
+
+    def _note(self, said: IO[bytes]) -> None:
+        """Keep what it complains of in logs/app.log, until it ends."""
+        for line in said:
+            note(self.name, line.decode("utf-8", "replace").rstrip())
 
     def stop(self) -> None:
         """Ask it to end, then make it."""
@@ -123,6 +133,7 @@ def up(space: Space, port: int, say: Callable[[str], None], *, observe: bool = T
         raise ConfigError(f"autosync up already runs for this home: {url}", where=str(space.home.path))
     space.settings  # noqa: B018  # a wrong configuration is told before anything starts
     os.environ["AUTOSYNC_HOME"], os.environ["AUTOSYNC_CONFIG"] = str(space.home.path), str(space.config)
+    open_log(space.home.log)
     service = Service(space, say)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, service.stop)
