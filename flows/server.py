@@ -24,6 +24,13 @@ QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
 }
+# On SQLite a request that reads and then writes fails when somebody has written in between, and Prefect's client asks
+# again after 2 s. Its own writes, one for every event, did that to half of the requests of a run: they are gathered.
+GATHERED = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "500",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
+}
 STATE = "server.json"
 
 
@@ -58,7 +65,7 @@ def prepare(home: Home, environ: MutableMapping[str, str]) -> str | None:
     Returns:
         The API address of a server that runs already; None when Prefect will start one for this command.
     """
-    for name, value in QUIET.items():
+    for name, value in (QUIET | GATHERED).items():
         environ.setdefault(name, value)
     environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     if url := own_server(environ):
