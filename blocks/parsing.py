@@ -29,8 +29,9 @@ START_AFTER = 20_000
 SLOTS = 3
 SLOT_BYTES = 4 << 20
 EXCHANGE = "exchange"
-# There: slot, number of rows. Back: slot, size of the answer, -1 when it is too large.
+# There: slot, number of rows. Back: READY once, then slot, size of the answer, -1 when it is too large.
 MESSAGE = struct.Struct("<qq")
+READY = MESSAGE.pack(-1, 0)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Parsed).decode
@@ -43,11 +44,14 @@ class ProcessParser:
         source: Its key and its checks.
         folder: Where the exchange file lies while it is used.
         start_after: Rows after which the second process is started, where there is a second core.
+
+    Attributes:
+        helped: How many times the second process took rows.
     """
 
     def __init__(self, source: Source, folder: Path, start_after: int = START_AFTER) -> None:
         self._source, self._folder, self._start_after = source, folder, start_after
-        self._here, self._given = RowParser(source), 0
+        self._here, self._given, self.helped = RowParser(source), 0, 0
         self._helper: _Helper | None = None
 
     def submit(self, rows: list[bytes]) -> Callable[[], Parsed]:
@@ -56,6 +60,7 @@ class ProcessParser:
         if self._helper is None and self._given > self._start_after and _cores() > 1:
             self._helper = _Helper(self._source, self._folder / EXCHANGE)
         if self._helper is not None and (job := self._helper.give(rows)) is not None:
+            self.helped += 1
             return partial(self._answer, job, rows)
         return self._here.submit(rows)
 
@@ -90,18 +95,19 @@ class _Helper:
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
-        self._free, self._count, self._alive = list(range(SLOTS)), 0, True
+        self._free, self._count, self._alive, self._ready = list(range(SLOTS)), 0, True, False
         self._jobs: deque[tuple[int, int]] = deque()  # (job, slot) in the order in which they are answered
         self._answers: dict[int, Parsed | None] = {}
         text = msgspec.json.encode(source)
         self._say(len(text).to_bytes(4, "little") + text)
 
     def give(self, rows: list[bytes]) -> int | None:
-        """Hand rows over; the job's number, None when there is no room."""
-        while self._jobs and select.select([self._out], [], [], 0)[0]:
+        """Hand rows over; the job's number, None when there is no room, or it is still starting."""
+        while (self._jobs or not self._ready) and self._alive and select.select([self._out], [], [], 0)[0]:
             self._collect()
         sizes = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
-        if not self._alive or not self._free or sizes.nbytes + int(sizes.sum()) > SLOT_BYTES:
+        usable = self._alive and self._ready and bool(self._free)
+        if not usable or sizes.nbytes + int(sizes.sum()) > SLOT_BYTES:
             return None
         slot = self._free.pop()
         at = slot * SLOT_BYTES
@@ -127,10 +133,13 @@ class _Helper:
             self._die()
 
     def _collect(self) -> None:
-        """Take the next answer."""
+        """Take the next message: that it is ready, then an answer each."""
         message = self._out.read(MESSAGE.size) if self._alive else b""
         if len(message) < MESSAGE.size:
             self._die()
+            return
+        if not self._ready:
+            self._ready = True
             return
         job, slot = self._jobs.popleft()
         at, size = (SLOTS + slot) * SLOT_BYTES, MESSAGE.unpack(message)[1]
@@ -166,6 +175,8 @@ def serve(exchange: Path, asked: BinaryIO, answered: BinaryIO) -> None:
     area = _mapped(exchange)
     source = msgspec.json.decode(asked.read(int.from_bytes(asked.read(4), "little")), type=Source)
     parser = RowParser(source)
+    answered.write(READY)
+    answered.flush()
     while len(message := asked.read(MESSAGE.size)) == MESSAGE.size:
         slot, count = MESSAGE.unpack(message)
         at = slot * SLOT_BYTES + 4 * count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +25,19 @@ CHUNKS = [
 
 @pytest.fixture
 def parser(tmp_path: Path) -> Iterator[ProcessParser]:
-    """A parser that has its second process from the first row on."""
+    """A parser whose second process has started and taken its first rows."""
     parser = ProcessParser(SOURCE, tmp_path, start_after=0)
+    start(parser)
     yield parser
     parser.close()
+
+
+def start(parser: ProcessParser) -> None:
+    """Give a parser rows until its second process takes some."""
+    end = time.monotonic() + 60
+    while not parser.helped:
+        assert time.monotonic() < end
+        assert facts(parser.submit(CHUNKS[0])()) == expected(CHUNKS[0])
 
 
 def facts(parsed: Parsed) -> tuple[object, ...]:
@@ -50,7 +60,7 @@ def helpers() -> list[psutil.Process]:
 def test_answers_are_those_of_one_process(parser: ProcessParser) -> None:
     """Rows that are taken, refused, empty, not UTF-8: wherever they were parsed, and in whatever order one asks."""
     answers: list[Callable[[], Parsed]] = [parser.submit(rows) for rows in CHUNKS]
-    assert len(helpers()) == 1
+    assert len(helpers()) == 1 and parser.helped > 1
     told = [facts(answer()) for answer in reversed(answers)]
     assert told[::-1] == [expected(rows) for rows in CHUNKS]
 
@@ -58,12 +68,14 @@ def test_answers_are_those_of_one_process(parser: ProcessParser) -> None:
 def test_fields_of_all_answers_are_all_fields(parser: ProcessParser) -> None:
     """Each process tells those it has seen."""
     fields = {path for answer in [parser.submit(rows) for rows in CHUNKS] for path in answer().fields}
+    assert parser.helped > 1
     assert fields == {("id",), ("n",), ("u",), ("o", "x")}
 
 
 def test_a_helper_that_dies_costs_nothing_but_time(parser: ProcessParser) -> None:
     """Killed with rows in hand, then asked for them, and given more: all rows are parsed all the same."""
     answers = [parser.submit(rows) for rows in CHUNKS[:3]]
+    assert parser.helped == 4
     for process in helpers():
         process.kill()
         process.wait()
@@ -77,15 +89,29 @@ def test_rows_and_answers_that_do_not_fit_are_parsed_here(parser: ProcessParser)
     long_ids = [b'{"id":"%d%b"}' % (n, b"x" * 980) for n in range(SLOT_BYTES // 1000)]
     for rows in (large, long_ids):
         assert facts(parser.submit(rows)()) == expected(rows)
+    assert parser.helped == 2  # the long ids went there, and came back
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     """After its end neither the process nor the exchange file is there."""
     parser = ProcessParser(SOURCE, tmp_path, start_after=0)
-    parser.submit(CHUNKS[0])()
+    start(parser)
     (helper,) = helpers()
     parser.close()
     assert not helper.is_running() and not list(tmp_path.iterdir())
+
+
+def test_nobody_waits_for_a_process_that_is_starting(tmp_path: Path) -> None:
+    """Until it says that it is ready all rows are parsed here."""
+    parser = ProcessParser(SOURCE, tmp_path, start_after=0)
+    first = parser.submit(CHUNKS[0])
+    (helper,) = helpers()
+    helper.suspend()
+    try:
+        assert [facts(answer()) for answer in [first, *map(parser.submit, CHUNKS)]][1:] == [*map(expected, CHUNKS)]
+    finally:
+        helper.resume()
+        parser.close()
 
 
 def test_small_inputs_start_no_process(tmp_path: Path) -> None:
