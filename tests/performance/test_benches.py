@@ -31,6 +31,7 @@ def test_the_data_path_is_measured_against_its_floor(tmp_path: Path, shape: str)
     assert all(case["ratio"] > 0 and case["mb"] >= case["own_mb"] > 0 for case in cases.values())
     assert {"ingest", "store", "mirror"} == cases["a"]["parts"].keys() and "must" in said
     assert found["machine"]["cores"] >= 1
+    assert ("stats" in cases["c"]) == (shape == "folder")
 
 
 def test_others_and_sizes_are_measured(tmp_path: Path) -> None:
