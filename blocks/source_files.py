@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
+from collections.abc import Callable
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from xxhash import xxh3_128
+from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from autosync.errors import SourceError
-from autosync.parsing import collector_paused
 from autosync.parts import Stat
 from autosync.settings import Source
 from blocks.json_files import KEPT, LINES, Part
@@ -24,8 +22,39 @@ JSON = (".json", *LINES)
 Fingerprint = dict[str, Any]
 
 
-def find_parts(source: Source, base: Path) -> dict[str, Stat]:
-    """The files of a local source in name order: as people know them -> size, time of change and inode.
+class Listed(NamedTuple):
+    """What a folder shows: how people know it, with a separator behind; names and facts of its files, unordered."""
+
+    shown: str
+    names: list[str]
+    stats: list[Stat]
+
+
+class Found(NamedTuple):
+    """The files of a local source, as they were looked at; a file that is named itself has its path as its name."""
+
+    folders: list[Listed]
+
+    def parts(self) -> dict[str, Stat]:
+        """The files in the order of their paths: as people know them -> size, time of change and inode."""
+        each = ((shown + name, stat) for shown, *facts in self.folders for name, stat in zip(*facts, strict=True))
+        return dict(sorted(each))
+
+    def fingerprint(self, at: float, seed: int) -> Fingerprint:
+        """Sizes, times and inodes of the files; `settled` says whether none is so new that a second write may hide.
+
+        Args:
+            at: When they were looked at, in Unix seconds.
+            seed: Keys the hash of what many files show.
+        """
+        first, newest = self.folders[0], [max(f.stats, key=itemgetter(1)) for f in self.folders if f.stats]
+        one = len(self.folders) == len(first.stats) == 1
+        facts: Any = list(*first.stats) if one else xxh3_128_hexdigest(msgspec.msgpack.encode(self.folders), seed=seed)
+        return {"stat": facts, "settled": settled(max(newest, key=itemgetter(1)), at)}
+
+
+def find_parts(source: Source, base: Path) -> Found:
+    """The files of a local source.
 
     Raises:
         SourceError: Nothing is there, or it can't be looked at.
@@ -33,16 +62,14 @@ def find_parts(source: Source, base: Path) -> dict[str, Stat]:
     path = Path(os.path.normpath(base / Path(source.location).expanduser()))
     try:
         if path.is_dir():
-            with collector_paused():
-                found = dict(_scan(str(path), _shown(path, base)))
+            found = Found(_list(str(path), _shown(path, base)))
         elif any(sign in source.location for sign in "*?["):
             pattern = str(Path(source.location).expanduser())
             root = Path(path.anchor) if Path(pattern).is_absolute() else base
             relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
-            entries = sorted(entry for entry in root.glob(relative) if entry.is_file())
-            found = {_shown(entry, base): stat_of(entry) for entry in entries}
+            found = _named([entry for entry in root.glob(relative) if entry.is_file()], base)
         elif path.exists():
-            return {_shown(path, base): stat_of(path)}
+            found = _named([path], base)
         else:
             raise SourceError(
                 "the source file doesn't exist",
@@ -52,7 +79,7 @@ def find_parts(source: Source, base: Path) -> dict[str, Stat]:
             )
     except OSError as error:
         raise unreadable(error.filename or str(path), error) from None
-    if not found:
+    if not any(folder.names for folder in found.folders):
         raise SourceError(
             "the source has no JSON files",
             where=source.location,
@@ -62,29 +89,34 @@ def find_parts(source: Source, base: Path) -> dict[str, Stat]:
     return found
 
 
+def _named(paths: list[Path], base: Path) -> Found:
+    return Found([Listed("", [_shown(path, base) for path in paths], [stat_of(path) for path in paths])])
+
+
 def _shown(path: Path, base: Path) -> str:
     return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
 
 
-def _scan(folder: str, shown: str) -> Iterator[tuple[str, Stat]]:
-    """The JSON files below a folder, as people know them, with their facts, in the order of their paths."""
-    names = list[str]()
+def _list(folder: str, shown: str) -> list[Listed]:
+    """The JSON files of a folder and of those below it."""
+    names, inner = list[str](), list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(JSON) and entry.is_file():
                 names.append(entry.name)
             elif entry.is_dir(follow_symlinks=False):
-                names.append(entry.name + os.sep)  # with it a folder stands where its files do
-    names.sort()
-    handle = os.open(folder, os.O_RDONLY)
+                inner.append(entry.name)
+    handle, stat = os.open(folder, os.O_RDONLY), os.stat
     try:  # a name is looked up faster from its folder than from the root
-        for name in names:
-            if name.endswith(os.sep):
-                yield from _scan(f"{folder}{os.sep}{name[:-1]}", f"{shown}{os.sep}{name[:-1]}")
-            else:
-                yield f"{shown}{os.sep}{name}", _facts(os.stat(name, dir_fd=handle))
+        stats = [_facts(stat(name, dir_fd=handle)) for name in names]
+    except OSError as error:
+        raise unreadable(f"{folder}{os.sep}{error.filename}", error) from None
     finally:
         os.close(handle)
+    found = [Listed(f"{shown}{os.sep}", names, stats)]
+    for name in inner:
+        found += _list(f"{folder}{os.sep}{name}", f"{shown}{os.sep}{name}")
+    return found
 
 
 def unreadable(where: str, error: OSError) -> SourceError:
@@ -107,17 +139,6 @@ def stat_of(path: str | Path) -> Stat:
 
 
 _facts: Callable[[os.stat_result], Stat] = attrgetter("st_size", "st_mtime_ns", "st_ino")
-
-
-def look(found: Mapping[str, Stat], at: float) -> Fingerprint:
-    """Sizes, times and inodes of the parts; `settled` says whether no file is so new that a second write may hide.
-
-    Args:
-        at: When they were looked at, in Unix seconds.
-    """
-    stats = found.values()
-    facts: Any = list(*stats) if len(found) == 1 else blake2b(msgspec.json.encode(found)).hexdigest()
-    return {"stat": facts, "settled": settled(max(stats, key=itemgetter(1)), at)}
 
 
 def settled(stat: Stat, at: float) -> bool:

@@ -19,6 +19,7 @@ import msgspec
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from autosync.errors import SourceError, SourceUnavailable
+from autosync.parsing import collector_paused
 from autosync.parts import PAIR, PartChanges, PartState, Stat, compare, packed
 from autosync.seen import raw_digests
 from autosync.settings import Source
@@ -29,7 +30,6 @@ from blocks.source_files import (
     digest_of,
     digests,
     find_parts,
-    look,
     part_of,
     settled,
     stat_of,
@@ -256,10 +256,12 @@ def open_source(
     """
     if is_url(source.location):
         return _open_address(source, scratch, previous, digest, seed, headers)
-    found, at = find_parts(source, base), time.time()
-    fingerprint = look(found, at)
-    if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
-        return previous
+    with collector_paused():  # facts of thousands of files
+        looked, at = find_parts(source, base), time.time()
+        fingerprint = looked.fingerprint(at, seed)
+        if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
+            return previous
+    found = looked.parts()
     parts, old, states = [part_of(shown, base) for shown in found], before(), list[PartState]()
     before_it, grown = _settled_lines(previous, parts, source.records), None
     if len(parts) == 1:

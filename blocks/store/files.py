@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from autosync.shards import REPO_MIN_BITS, file_name, level, repo_layout
+from autosync.shards import MIRROR_BITS, REPO_MIN_BITS, file_name, level, repo_layout
 from blocks.store.history import changes_since
 from blocks.store.schema import Db
 
@@ -79,8 +79,9 @@ def _render(db: Db, collection: int, bits: int, start: str) -> bytes:
 def boundaries(db: Db, collection: int, level: int, start: str = "", end: str | None = None) -> list[str]:
     """Live ids in (start, end) at which a file begins, in key order."""
     limit = "" if end is None else "AND id < ?"
+    indexed = MIRROR_BITS if level >= MIRROR_BITS else REPO_MIN_BITS
     rows = db.execute(
-        f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? "
+        f"SELECT id FROM record WHERE collection = ? AND level >= {indexed} AND level >= ? "
         f"AND doc IS NOT NULL AND id > ? {limit} ORDER BY id",
         [collection, level, start] if end is None else [collection, level, start, end],
     )

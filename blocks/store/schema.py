@@ -66,11 +66,11 @@ INSERT INTO meta VALUES ('revision', 0);
 """
 
 # Newer than the first databases: made when one is opened.
-LATER_TABLES = """
-CREATE TABLE IF NOT EXISTS seen_part (
-  source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER, mtime INTEGER, inode INTEGER, digest TEXT NOT NULL,
-  rows BLOB NOT NULL, PRIMARY KEY (source, name))
-"""
+LATER = (
+    "CREATE TABLE IF NOT EXISTS seen_part (source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER, mtime INTEGER, "
+    "inode INTEGER, digest TEXT NOT NULL, rows BLOB NOT NULL, PRIMARY KEY (source, name))",
+    "CREATE INDEX IF NOT EXISTS record_mirror ON record (collection, id) WHERE level >= 14",
+)
 
 INDEXES = """
 CREATE UNIQUE INDEX IF NOT EXISTS record_id ON record (collection, id);
@@ -139,7 +139,8 @@ def connect(path: Path, *, read_only: bool = False) -> Db:
             _create(db)
         if not read_only:
             db.execute("PRAGMA synchronous = FULL")
-            db.execute(LATER_TABLES)
+            for statement in LATER:
+                db.execute(statement)
             _set_journal_mode(db, "WAL")  # again, should a first load have died (see first_load)
     return db
 

@@ -277,6 +277,6 @@ def test_files_come_in_the_order_of_their_paths(tree: set[tuple[tuple[str, ...],
         (base / "things" / "nothing.json").symlink_to(base / "nowhere")
         (base / "things" / "elsewhere").symlink_to(made[0].parent)
         facts = {str(path.relative_to(base)): path.stat() for path in [*made, base / "things" / "link.json"]}
-        found = find_parts(Source(name="things", location="things", key="/id"), base)
+        found = find_parts(Source(name="things", location="things", key="/id"), base).parts()
     wanted = sorted((shown, info) for shown, info in facts.items() if not shown.endswith(".txt"))
     assert list(found.items()) == [(shown, (info.st_size, info.st_mtime_ns, info.st_ino)) for shown, info in wanted]
