@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from autosync.errors import ConfigError, RemoteError, RemoteMoved, RemoteUnavailable
@@ -217,16 +217,21 @@ class GitRepository(GitProcess):
 
     def _import(self, commit: Commit, parent: str | None) -> str:
         before = self._leftovers()
-        with tempfile.TemporaryFile() as said:
+        with ExitStack() as unless_made, tempfile.TemporaryFile() as said:
+            unless_made.callback(self._sweep, before)
             try:
                 # fast-import's deltas, each against the file that came before, would make every later reading slow.
                 with self._start("fast-import", "--quiet", "--depth=0", errors=said) as process:
-                    return _imported(process, _stream(commit, parent, self._author), self._timeout)
+                    sha = _imported(process, _stream(commit, parent, self._author), self._timeout)
             except (BrokenPipeError, ChildProcessError, subprocess.TimeoutExpired):
-                for leftover in self._leftovers() - before:  # on a full disk they would pile up
-                    leftover.unlink(missing_ok=True)
                 said.seek(0)
                 raise self._error(said.read()) from None
+            unless_made.pop_all()
+        return sha
+
+    def _sweep(self, before: set[Path]) -> None:
+        for leftover in self._leftovers() - before:  # on a full disk they would pile up
+            leftover.unlink(missing_ok=True)
 
     def _leftovers(self) -> set[Path]:
         """What a failed fast-import leaves lying about."""

@@ -4,6 +4,7 @@
     data_backup/COLLECTION/current/*.jsonl     the records now, one a line, in key order
     data_backup/COLLECTION/versions/SEQ.jsonl  what the update to SEQ replaced: enough to go back
     data_backup/COLLECTION/damaged/            files that were not what the manifest says, kept aside
+    data_backup/COLLECTION/.lock               held by the program that writes
 
 The manifest is replaced last: until then the mirror is the old version with files in transition,
 which the next update renders again from the store.

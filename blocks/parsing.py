@@ -44,15 +44,17 @@ class ProcessParser:
         source: Its key and its checks.
         folder: Where the exchange file lies while it is used.
         start_after: Rows after which the second process is started, where there is a second core.
-
-    Attributes:
-        helped: How many times the second process took rows.
     """
 
     def __init__(self, source: Source, folder: Path, start_after: int = START_AFTER) -> None:
         self._source, self._folder, self._start_after = source, folder, start_after
-        self._here, self._given, self.helped = RowParser(source), 0, 0
+        self._here, self._given = RowParser(source), 0
         self._helper: _Helper | None = None
+
+    @property
+    def helped(self) -> int:
+        """How many times the second process took rows."""
+        return self._helper.count if self._helper is not None else 0
 
     def submit(self, rows: list[bytes]) -> Callable[[], Parsed]:
         """Give rows to the other process when it has room for them, else parse them now."""
@@ -60,7 +62,6 @@ class ProcessParser:
         if self._helper is None and self._given > self._start_after and _cores() > 1:
             self._helper = _Helper(self._source, self._folder / EXCHANGE)
         if self._helper is not None and (job := self._helper.give(rows)) is not None:
-            self.helped += 1
             return partial(self._answer, job, rows)
         return self._here.submit(rows)
 
@@ -95,7 +96,7 @@ class _Helper:
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
-        self._free, self._count, self._alive, self._ready = list(range(SLOTS)), 0, True, False
+        self._free, self.count, self._alive, self._ready = list(range(SLOTS)), 0, True, False
         self._jobs: deque[tuple[int, int]] = deque()  # (job, slot) in the order in which they are answered
         self._answers: dict[int, Parsed | None] = {}
         text = msgspec.json.encode(source)
@@ -105,19 +106,20 @@ class _Helper:
         """Hand rows over; the job's number, None when there is no room, or it is still starting."""
         while (self._jobs or not self._ready) and self._alive and select.select([self._out], [], [], 0)[0]:
             self._collect()
+        if not (self._alive and self._ready and self._free):
+            return None
         sizes = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
-        usable = self._alive and self._ready and bool(self._free)
-        if not usable or sizes.nbytes + int(sizes.sum()) > SLOT_BYTES:
+        if sizes.nbytes + int(sizes.sum()) > SLOT_BYTES:
             return None
         slot = self._free.pop()
         at = slot * SLOT_BYTES
         self._map[at : at + sizes.nbytes] = sizes.tobytes()
         text = b"".join(rows)
         self._map[at + sizes.nbytes : at + sizes.nbytes + len(text)] = text
-        self._count += 1
-        self._jobs.append((self._count, slot))
+        self.count += 1
+        self._jobs.append((self.count, slot))
         self._say(MESSAGE.pack(slot, len(rows)))
-        return self._count
+        return self.count
 
     def answer(self, job: int) -> Parsed | None:
         """A job's answer; None when there is none and its rows must be parsed here."""

@@ -31,14 +31,19 @@ class Listed(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The files of a local source, as they were looked at; a file that is named itself has its path as its name."""
+    """The files of a local source by folder, each with some; a file that is named itself has its path as its name."""
 
     folders: list[Listed]
 
     def parts(self) -> dict[str, Stat]:
         """The files in the order of their paths: as people know them -> size, time of change and inode."""
-        each = ((shown + name, stat) for shown, *facts in self.folders for name, stat in zip(*facts, strict=True))
-        return dict(sorted(each))
+        return dict(
+            sorted(
+                (shown + name, stat)
+                for shown, names, stats in self.folders
+                for name, stat in zip(names, stats, strict=True)
+            )
+        )
 
     def fingerprint(self, at: float, seed: int) -> Fingerprint:
         """Sizes, times and inodes of the files; `settled` says whether none is so new that a second write may hide.
@@ -47,10 +52,11 @@ class Found(NamedTuple):
             at: When they were looked at, in Unix seconds.
             seed: Keys the hash of what many files show.
         """
-        first, newest = self.folders[0], [max(f.stats, key=itemgetter(1)) for f in self.folders if f.stats]
-        one = len(self.folders) == len(first.stats) == 1
-        facts: Any = list(*first.stats) if one else xxh3_128_hexdigest(msgspec.msgpack.encode(self.folders), seed=seed)
-        return {"stat": facts, "settled": settled(max(newest, key=itemgetter(1)), at)}
+        stats = self.folders[0].stats
+        one = len(self.folders) == len(stats) == 1
+        facts: Any = list(*stats) if one else xxh3_128_hexdigest(msgspec.msgpack.encode(self.folders), seed=seed)
+        newest = max((max(folder.stats, key=itemgetter(1)) for folder in self.folders), key=itemgetter(1))
+        return {"stat": facts, "settled": settled(newest, at)}
 
 
 def find_parts(source: Source, base: Path) -> Found:
@@ -79,7 +85,7 @@ def find_parts(source: Source, base: Path) -> Found:
             )
     except OSError as error:
         raise unreadable(error.filename or str(path), error) from None
-    if not any(folder.names for folder in found.folders):
+    if not found.folders:
         raise SourceError(
             "the source has no JSON files",
             where=source.location,
@@ -90,7 +96,8 @@ def find_parts(source: Source, base: Path) -> Found:
 
 
 def _named(paths: list[Path], base: Path) -> Found:
-    return Found([Listed("", [_shown(path, base) for path in paths], [stat_of(path) for path in paths])])
+    names, stats = [_shown(path, base) for path in paths], [stat_of(path) for path in paths]
+    return Found([Listed("", names, stats)] if names else [])
 
 
 def _shown(path: Path, base: Path) -> str:
@@ -113,7 +120,7 @@ def _list(folder: str, shown: str) -> list[Listed]:
         raise unreadable(f"{folder}{os.sep}{error.filename}", error) from None
     finally:
         os.close(handle)
-    found = [Listed(f"{shown}{os.sep}", names, stats)]
+    found = [Listed(f"{shown}{os.sep}", names, stats)] if names else []
     for name in inner:
         found += _list(f"{folder}{os.sep}{name}", f"{shown}{os.sep}{name}")
     return found

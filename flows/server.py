@@ -25,7 +25,7 @@ QUIET = {
     "PREFECT_CLI_PROMPT": "false",
 }
 # On SQLite a request that reads and then writes fails when somebody has written in between, and Prefect's client asks
-# again after 2 s. Its own writes, one for every event, did that to half of the requests of a run: they are gathered.
+# again after 2 s. The server's own writes, one an event, did that to half of the requests of a run: they are gathered.
 GATHERED = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "500",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",

@@ -16,6 +16,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import quote
 
 from autosync.errors import StoreBusy, StoreError
+from autosync.shards import MIRROR_BITS
 
 SCHEMA_VERSION = 1
 MAX_VIEW_COLUMNS = 500
@@ -69,7 +70,7 @@ INSERT INTO meta VALUES ('revision', 0);
 LATER = (
     "CREATE TABLE IF NOT EXISTS seen_part (source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER, mtime INTEGER, "
     "inode INTEGER, digest TEXT NOT NULL, rows BLOB NOT NULL, PRIMARY KEY (source, name))",
-    "CREATE INDEX IF NOT EXISTS record_mirror ON record (collection, id) WHERE level >= 14",
+    f"CREATE INDEX IF NOT EXISTS record_mirror ON record (collection, id) WHERE level >= {MIRROR_BITS}",
 )
 
 INDEXES = """

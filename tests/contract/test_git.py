@@ -115,6 +115,7 @@ def test_a_file_that_cannot_be_read_stops_the_commit(bare: GitRepository) -> Non
         bare.commit(commit(Growing(500, 10, fails=True), 2), parent=first)
     head = bare.head()
     assert head is not None and head.sha == first
+    assert not [*Path(bare.address).glob("objects/pack/tmp_pack_*"), *Path(bare.address).glob("fast_import_crash_*")]
     bare.commit(commit({"b": b"2"}, 3), parent=first)
     assert dict(bare.files("")) == {"a": b"1", "b": b"2"}
 

@@ -226,6 +226,16 @@ def test_a_bad_file_among_unread_ones_refuses_the_folder(place: Pipeline) -> Non
     assert value(place, "0x") == 1
 
 
+def test_the_only_file_of_a_folder_may_lie_deeper_and_grow(place: Pipeline) -> None:
+    """One file below a subfolder is read on from where it ended, as one that stands at the top."""
+    shutil.rmtree(place.folder / "things")
+    write(place, "deep/only.jsonl", [{"id": "p", "v": 1}])
+    place.run()
+    write(place, "deep/only.jsonl", [{"id": "p", "v": 1}, {"id": "q", "v": 2}], age=50)
+    assert place.run().found.counts.inserted == 1
+    assert (value(place, "p"), value(place, "q")) == (1, 2)
+
+
 NAMES = ("a.json", "b.jsonl", "c.json", "d/e.json")
 contents = st.dictionaries(st.sampled_from("pqrstu"), st.integers(0, 2), max_size=4)
 steps = st.lists(st.dictionaries(st.sampled_from(NAMES), st.none() | contents, min_size=1), min_size=1, max_size=6)

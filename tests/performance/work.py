@@ -65,7 +65,7 @@ def floor(folder: Path, source: Path) -> dict[str, Any]:
     return {"parts": {"floor": time.perf_counter() - clock}}
 
 
-def stats(folder: Path, source: Path) -> dict[str, Any]:  # as the others
+def stats(folder: Path, source: Path) -> dict[str, Any]:
     """What looking at a folder costs at least: its listing, and a stat of every file."""
     clock = time.perf_counter()
     with os.scandir(source) as entries:
