@@ -94,6 +94,25 @@ def shard_of(start: str, data: bytes) -> Shard:
     return Shard(start, data.count(b"\n"), len(data), sha256(data).hexdigest())
 
 
+class Passing:
+    """Describes a shard's bytes while they pass, piece by piece."""
+
+    def __init__(self) -> None:
+        self._records, self._bytes, self._sha256 = 0, 0, sha256()
+
+    def through(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The same pieces, counted and hashed."""
+        for piece in pieces:
+            self._records += piece.count(b"\n")
+            self._bytes += len(piece)
+            self._sha256.update(piece)
+            yield piece
+
+    def shard(self, start: str) -> Shard:
+        """What has passed, as the shard that begins at a key."""
+        return Shard(start, self._records, self._bytes, self._sha256.hexdigest())
+
+
 def root(shards: Iterable[Shard]) -> str:
     """The root of a collection: SHA-256 (hex) over the SHA-256 digests of its mirror shards in key order."""
     total = sha256()

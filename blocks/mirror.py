@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from autosync.errors import MirrorDamaged
-from autosync.shards import Layout, Shard, file_name, find, mirror_layout, root, shard_of
+from autosync.shards import Layout, Passing, Shard, file_name, find, mirror_layout, root
 from blocks import mirror_versions
 from blocks.mirror_files import (
     FORMAT,
@@ -36,9 +37,9 @@ from blocks.mirror_files import (
 )
 from blocks.store import files
 from blocks.store.history import Changes, changes_since, kept_seq
-from blocks.store.schema import Db, Readers
+from blocks.store.schema import Db, Readers, snapshot
 
-THREADS = 2
+THREADS = 3  # one more than cores: a file waits for the disk meanwhile
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,14 @@ def _write(
     """Render the shards between keys from the store, hash and write them, several at a time."""
 
     def write(reader: Db, start: str, end: str | None) -> Shard | None:
-        data = files.render(reader, target.collection, start, end)
-        if not data:
-            return None
-        path = target.current / file_name(start, layout)
-        stats[path.name] = write_file(path, data)
-        return shard_of(start, data)
+        pieces, path = files.pieces(reader, target.collection, start, end), target.current / file_name(start, layout)
+        with snapshot(reader):
+            first = next(pieces, b"")
+            if not first:
+                return None
+            passing = Passing()
+            stats[path.name] = write_file(path, passing.through(chain([first], pieces)))
+        return passing.shard(start)
 
     write_file(target.folder / "pending", b"")
     if len(parts) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 
 from autosync.shards import MIRROR_BITS, REPO_MIN_BITS, file_name, level, repo_layout
 from blocks.store.history import changes_since
@@ -17,6 +18,9 @@ NEXT = (
     f"SELECT id FROM record WHERE collection = ? AND level >= {REPO_MIN_BITS} AND level >= ? AND doc IS NOT NULL "
     "AND id > ? ORDER BY id LIMIT 1"
 )
+
+
+LINES_AT_ONCE = 4096
 
 
 class AllFiles(Mapping[str, bytes]):
@@ -78,14 +82,14 @@ def _render(db: Db, collection: int, bits: int, start: str) -> bytes:
 
 def boundaries(db: Db, collection: int, level: int, start: str = "", end: str | None = None) -> list[str]:
     """Live ids in (start, end) at which a file begins, in key order."""
-    limit = "" if end is None else "AND id < ?"
     indexed = MIRROR_BITS if level >= MIRROR_BITS else REPO_MIN_BITS
+    # An upper limit in the query would let SQLite take the index of all ids instead of the few boundaries'.
     rows = db.execute(
         f"SELECT id FROM record WHERE collection = ? AND level >= {indexed} AND level >= ? "
-        f"AND doc IS NOT NULL AND id > ? {limit} ORDER BY id",
-        [collection, level, start] if end is None else [collection, level, start, end],
+        "AND doc IS NOT NULL AND id > ? ORDER BY id",
+        [collection, level, start],
     )
-    return [row[0] for row in rows]
+    return list(takewhile(lambda id: end is None or id < end, (row[0] for row in rows)))
 
 
 def render(db: Db, collection: int, start: str, end: str | None) -> bytes:
@@ -97,6 +101,21 @@ def render(db: Db, collection: int, start: str, end: str | None) -> bytes:
         [collection, start] if end is None else [collection, start, end],
     ).fetchone()
     return b"" if row[0] is None else row[0] + b"\n"
+
+
+def pieces(db: Db, collection: int, start: str, end: str | None) -> Iterator[bytes]:
+    """What `render` gives, in pieces that need little memory; those of one state need a transaction around them."""
+    while True:
+        cut = db.execute(
+            "SELECT id FROM record WHERE collection = ? AND id > ? ORDER BY id LIMIT 1 OFFSET ?",
+            [collection, start, LINES_AT_ONCE],
+        ).fetchone()
+        last = cut is None or (end is not None and cut[0] >= end)
+        if piece := render(db, collection, start, end if last else cut[0]):
+            yield piece
+        if last:
+            return
+        start = cut[0]
 
 
 def ranges(

@@ -223,6 +223,19 @@ def transaction(db: Db, *, revise: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def snapshot(db: Db) -> Iterator[None]:
+    """Let several queries see one state of the store."""
+    if db.in_transaction:
+        yield
+        return
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.execute("ROLLBACK")
+
+
+@contextmanager
 def first_load(db: Db) -> Iterator[None]:
     """Write new pages once instead of to the write-ahead log and then to the file, while nobody else has it open.
 
