@@ -19,7 +19,7 @@ from xxhash import xxh3_128_digest
 from autosync.records import CANONICAL_VERSION
 from autosync.settings import Source
 
-SEEN_VERSION = 1
+SEEN_VERSION = 2
 BUCKETS = 256
 FEW, SMALL = 16, 1 << 16  # halving is faster for few hashes, and in a table that fits a processor's cache
 ENTRY = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("rec", "<i8")])
@@ -46,12 +46,19 @@ def raw_digests(rows: Sequence[Row], seed: int) -> Entries:
 
 
 def merge(parts: Sequence[Entries]) -> Entries:
-    """Entries of several parts in the order of their hashes, equal hashes once. Sorted parts cost little."""
+    """Entries in the order of their hashes, of equal ones that of the first part. Sorted parts cost little."""
     filled = [part for part in parts if len(part)] or [parts[0]]
     entries = filled[0] if len(filled) == 1 else np.concatenate([part.view(PLAIN) for part in filled]).view(ENTRY)
     entries = entries.take(np.argsort(entries["hi"], kind="stable"))  # which takes sorted parts as they are
-    same = (entries["hi"][1:] == entries["hi"][:-1]) & (entries["lo"][1:] == entries["lo"][:-1])
-    return entries[np.concatenate([[True], ~same])] if same.any() else entries
+    twins = entries["hi"][1:] == entries["hi"][:-1]
+    if not twins.any():
+        return entries
+    among = np.flatnonzero(np.append(twins, False) | np.append(False, twins))
+    alike = entries[among]
+    entries[among] = alike.take(np.lexsort((alike["lo"], alike["hi"])))
+    same = twins & (entries["lo"][1:] == entries["lo"][:-1])
+    once: Entries = entries[np.append(True, ~same)]
+    return once
 
 
 class Seen:
@@ -60,7 +67,7 @@ class Seen:
     Args:
         parts: Sorted entries of consecutive ranges of hashes, as stored; one is held at a time.
         seed: Keys the hash.
-        size: How many entries they have together; counted when None.
+        size: How many entries they have together, at most; counted when None.
 
     Attributes:
         rec: The records' numbers; shape (rows seen,).
@@ -80,6 +87,7 @@ class Seen:
             taken = slice(first, first + len(entries))
             self._hi[taken], self._lo[taken], self.rec[taken] = entries["hi"], entries["lo"], entries["rec"]
             first += len(entries)
+        self._hi, self._lo, self.rec = self._hi[:first], self._lo[:first], self.rec[:first]
 
     def __len__(self) -> int:
         return len(self.rec)

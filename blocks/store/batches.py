@@ -16,11 +16,11 @@ import numpy as np
 from autosync.errors import StaleLock, StoreBusy
 from autosync.fields import inner_fields
 from autosync.policy import Counts
-from autosync.seen import ENTRY, Entries, Recs, Seen, in_buckets, merge, update_bucket
+from autosync.seen import Entries, Recs, merge
 from autosync.settings import Source
 from autosync.sift import Staged
 from blocks.staging import Batch
-from blocks.store import parts
+from blocks.store import hashes, parts
 from blocks.store.schema import INDEX_NAMES, INDEXES, WRITE_CACHE_KB, Db, create_view, first_load, transaction
 
 CHUNK = 8192
@@ -93,13 +93,6 @@ def state(db: Db, source: str) -> SourceState:
         "SELECT version, rules, fingerprint, digest, seed FROM source_state WHERE source = ?", [source]
     ).fetchone()
     return SourceState(*row) if row else SourceState(0, "", "", "", secrets.randbits(62))
-
-
-def seen(db: Db, source: str, seed: int) -> Seen:
-    """The hashes of the rows that the source showed last time."""
-    size = db.execute("SELECT coalesce(sum(length(data)), 0) FROM seen WHERE source = ?", [source]).fetchone()[0]
-    rows = db.execute("SELECT data FROM seen WHERE source = ? ORDER BY bucket", [source])
-    return Seen((row[0] for row in rows), seed, size // ENTRY.itemsize)
 
 
 def lookup(db: Db, collection: int | None, ids: Sequence[str]) -> dict[str, tuple[int, bytes | None]]:
@@ -342,35 +335,25 @@ def _keep_state(db: Db, batch: Batch, source: Source, recs: Recs, shown: Entries
     """Keep what the source showed, in the same transaction as what came of it."""
     ticket, staged = batch.ticket, batch.staged
     if ticket.origin != "source":
-        forget_seen(db, source.name, np.concatenate([recs[recs > 0], staged.deletes]))
+        forget_rows(db, source.name, np.concatenate([recs[recs > 0], staged.deletes]))
         return
     if state(db, source.name).rules != ticket.rules:  # what other rules made of a row says nothing any more
-        db.execute("DELETE FROM seen WHERE source = ?", [source.name])
+        hashes.forget(db, source.name)
         parts.forget(db, source.name)
     parts.keep(db, source.name, batch.parts())
-    _update_seen(db, source.name, staged.lost, shown)
+    hashes.update(db, source.name, staged.lost, shown)
     db.execute(
         "INSERT OR REPLACE INTO source_state VALUES (?, ?, ?, ?, ?, ?, ?)",
         [source.name, ticket.state_version + 1, ticket.rules, ticket.fingerprint, ticket.digest, ticket.seed, now],
     )
 
 
-def _update_seen(db: Db, source: str, lost: Entries, fresh: Entries) -> None:
-    """Take entries out and put others in, both sorted; only the buckets that hold them are rewritten."""
-    for n, (out, into) in enumerate(zip(in_buckets(lost), in_buckets(fresh), strict=True)):
-        if len(out) or len(into):
-            row = db.execute("SELECT data FROM seen WHERE source = ? AND bucket = ?", [source, n]).fetchone()
-            data = update_bucket(row[0], out, into) if row else into.tobytes()
-            db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", [source, n, data])
-
-
-def forget_seen(db: Db, source: str, recs: Recs) -> None:
+def forget_rows(db: Db, source: str, recs: Recs) -> None:
     """Forget the raw rows of records that something other than their source changed. Needs a transaction.
 
     The digest goes too, so that the next run looks at every row again and the source has its say.
     """
-    known = seen(db, source, 0)
-    _update_seen(db, source, known.entries(np.flatnonzero(np.isin(known.rec, recs))), known.entries(recs[:0]))
+    hashes.forget_records(db, source, recs)
     db.execute(
         "UPDATE source_state SET version = version + 1, fingerprint = '', digest = '' WHERE source = ?", [source]
     )

@@ -18,7 +18,7 @@ from autosync.seen import Seen, merge, update_bucket
 from autosync.settings import Source
 from autosync.sift import Block, Refusal, Sifter, Staged
 from blocks.staging import Batch, Ticket
-from blocks.store import batches
+from blocks.store import batches, hashes
 from blocks.store.schema import Db, transaction
 
 ORIGIN = "git"
@@ -135,7 +135,7 @@ def _require_empty(db: Db, name: str) -> None:
 def _look_again(db: Db, source: str, now: float) -> None:
     """Forget what a source showed, so that its next run compares every row; a batch staged before is refused."""
     state = batches.state(db, source)
-    db.execute("DELETE FROM seen WHERE source = ?", [source])
+    hashes.forget(db, source)
     db.execute(
         "INSERT OR REPLACE INTO source_state VALUES (?, ?, '', '', '', ?, ?)",
         [source, state.version + 1, state.seed, now],

@@ -21,7 +21,9 @@ def keep(db: Db, source: str, changes: PartChanges) -> None:
     """Write how the files of a source are now. Needs a transaction."""
     db.executemany("DELETE FROM seen_part WHERE source = ? AND name = ?", [(source, name) for name in changes.drop])
     db.executemany(
-        "INSERT OR REPLACE INTO seen_part VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO seen_part VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, name) DO UPDATE SET "
+        "size = excluded.size, mtime = excluded.mtime, inode = excluded.inode, digest = excluded.digest, "
+        "rows = excluded.rows",
         [
             (source, state.name, *(state.stat or (None, None, None)), state.digest, state.rows)
             for state in changes.write

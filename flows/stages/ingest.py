@@ -19,7 +19,7 @@ from blocks import staging
 from blocks.parsing import ProcessParser
 from blocks.source_files import Fingerprint
 from blocks.sources import Input, Known, open_source
-from blocks.store import batches, ledger, parts
+from blocks.store import batches, hashes, ledger, parts
 from blocks.store.schema import Db
 from flows.progress import progress
 from flows.space import Space, now
@@ -119,7 +119,7 @@ def examine(
         else:
             opened = None
             source, blocks, digest, origin = open_instead(space, db, source, instead)
-        seen = batches.seen(db, source.name, state.seed) if known and opened is not None else Seen([], state.seed)
+        seen = hashes.kept(db, source.name, state.seed) if known and opened is not None else Seen([], state.seed)
         parser = ProcessParser(source, folder)
         sifter = Sifter(source, seen, partial(batches.lookup, db, collection), writer, parser)
         lines = _sift(sifter, opened, blocks)

@@ -177,7 +177,7 @@ def test_a_file_whose_rows_were_forgotten_is_read(place: Pipeline) -> None:
     """What something else changed in the store is looked at again, in the files that it came from."""
     with place.space.database() as db, transaction(db):
         rec = db.execute("SELECT rec FROM record WHERE id = '0x'").fetchone()[0]
-        batches.forget_seen(db, "things", [rec])
+        batches.forget_rows(db, "things", [rec])
     write_secretly(place.folder / "things" / "a.json", '"v": 1', '"v": 8')
     write_secretly(place.folder / "things" / "deep" / "c.json", '"v": 1', '"v": 8')
     place.run()

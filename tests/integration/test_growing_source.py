@@ -102,7 +102,7 @@ def test_rows_that_others_changed_are_looked_at_again(place: Pipeline) -> None:
     place.load()
     with place.space.database() as db:
         db.execute("BEGIN")
-        batches.forget_seen(db, "things", np.array([1, 2]))
+        batches.forget_rows(db, "things", np.array([1, 2]))
         db.execute("COMMIT")
     place.write(row("a") + row("b") + row("c"), FILE)
     assert grown(place) is None
