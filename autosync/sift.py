@@ -309,9 +309,9 @@ class Sifter:
         found among the seen entries; only when they don't account for all records, every record is looked at.
         """
         shown[0] = False
-        back = np.unique(recs[np.frombuffer(self.born, dtype=np.bool_) & (recs > 0)])
+        back = _distinct(recs[np.frombuffer(self.born, dtype=np.bool_) & (recs > 0)], len(shown))
         seen = self.seen.rec
-        gone = np.unique(seen[~self.hit & ~shown[seen]])  # a record that stood there in two spellings has two entries
+        gone = _distinct(seen[~self.hit & ~shown[seen]], len(shown))  # one in two spellings has two entries
         if int(shown.sum()) - len(back) + len(gone) == records:
             return gone
         return np.setdiff1d(live(), np.flatnonzero(shown))
@@ -335,6 +335,13 @@ class Sifter:
         repeats, clashing = clashes.of_keys(read(positions), refused_ids, taken, self.place)
         self.repeated += len(repeats)
         return repeats | self._refuse(clashing, read)
+
+
+def _distinct(recs: Recs, end: int) -> Recs:
+    """Numbers below an end, sorted, each once. `np.unique` would load all of numpy.ma."""
+    among = np.zeros(end, dtype=bool)
+    among[recs] = True
+    return np.flatnonzero(among)
 
 
 def _joined(parts: list[Entries]) -> Entries:

@@ -227,6 +227,7 @@ def _state(part: Part, stat: Stat, at: float, seed: int, old: PartState | None) 
     return PartState(part.shown, stat if settled(stat, at) else None, digest, rows)
 
 
+@collector_paused()  # facts of thousands of files
 def open_source(
     source: Source,
     base: Path,
@@ -256,11 +257,10 @@ def open_source(
     """
     if is_url(source.location):
         return _open_address(source, scratch, previous, digest, seed, headers)
-    with collector_paused():  # facts of thousands of files
-        looked, at = find_parts(source, base), time.time()
-        fingerprint = looked.fingerprint(at, seed)
-        if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
-            return previous
+    looked, at = find_parts(source, base), time.time()
+    fingerprint = looked.fingerprint(at, seed)
+    if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
+        return previous
     found = looked.parts()
     parts, old, states = [part_of(shown, base) for shown in found], before(), list[PartState]()
     before_it, grown = _settled_lines(previous, parts, source.records), None
