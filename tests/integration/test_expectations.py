@@ -53,10 +53,11 @@ def request(
     )
 
 
-def validators() -> list[psutil.Process]:
-    """The validators that descend from this process."""
+def validators(state: Path | None = None) -> list[psutil.Process]:
+    """The validators that descend from this process; only those of a state file when one is given."""
+    wanted = {"blocks.validator"} if state is None else {"blocks.validator", str(state)}
     found = psutil.Process().children(recursive=True)
-    return [one for one in found if one.status() != psutil.STATUS_ZOMBIE and "blocks.validator" in one.cmdline()]
+    return [one for one in found if one.status() != psutil.STATUS_ZOMBIE and wanted <= set(one.cmdline())]
 
 
 def note(state: Path) -> State:
@@ -99,12 +100,12 @@ def see(warm: tuple[Path, float], tmp_path: Path) -> Ask:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A state file of one's own; its validator is ended afterwards."""
+    """A state file of one's own; its validators are ended afterwards, also one that is still starting."""
     state = tmp_path / "own.json"
     yield state
-    if validator_state.serving(state):
-        wait(lambda: validator_state.read(state) is not None)
-        end(state)
+    for one in validators(state):
+        one.terminate()
+    wait(lambda: not validators(state))
 
 
 PEOPLE: list[dict[str, Any]] = [
@@ -329,7 +330,7 @@ def test_a_killed_validator_is_started_again(state: Path, tmp_path: Path) -> Non
         os.kill(first, signal.SIGKILL)
         assert set(answer.result().refused) == {"ب"}
     assert note(state).pid != first
-    assert len([one for one in validators() if str(state) in one.cmdline()]) == 1
+    assert len(validators(state)) == 1
 
 
 def test_two_crashes_are_an_error(state: Path, tmp_path: Path) -> None:
@@ -338,9 +339,8 @@ def test_two_crashes_are_an_error(state: Path, tmp_path: Path) -> None:
 
     def kill() -> None:
         while not done.wait(0.01):
-            for one in validators():
-                if str(state) in one.cmdline():
-                    one.kill()
+            for one in validators(state):
+                one.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -357,7 +357,7 @@ def test_two_crashes_are_an_error(state: Path, tmp_path: Path) -> None:
 def test_no_answer_in_time(state: Path, tmp_path: Path) -> None:
     """An answer that doesn't come in time is an error that a retry may help."""
     with pytest.raises(RemoteUnavailable, match="in time"):
-        ask(state, request(tmp_path, PEOPLE, check("column_values_to_be_unique", "/id")), 0.2)
+        ask(state, request(tmp_path, PEOPLE, check("column_values_to_be_unique", "/id")), 0.02)
 
 
 ASK = """
@@ -381,7 +381,7 @@ def test_two_at_once_use_one_which_ends_with_them(state: Path, tmp_path: Path) -
     assert said[0] == said[1]
     assert said[0][0] == "True"
     process = psutil.Process(int(said[0][1]))
-    wait(lambda: len([one for one in validators() if str(state) in one.cmdline()]) == 1)
+    wait(lambda: len(validators(state)) == 1)
     for one in pair:
         one.kill()
         one.communicate()
