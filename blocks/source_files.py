@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import accumulate
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def find_parts(source: Source, base: Path) -> Found:
     """The files of a local source.
 
     Raises:
-        SourceError: Nothing is there, or it can't be looked at.
+        SourceError: Nothing is there, it can't be looked at, or a name is no text.
     """
     path = Path(os.path.normpath(base / Path(source.location).expanduser()))
     try:
@@ -92,7 +93,24 @@ def find_parts(source: Source, base: Path) -> Found:
             kept=KEPT,
             todo=f"put .json or .jsonl files there, or correct `location` of source {source.name!r}",
         )
+    for folder in found.folders:
+        _refuse_names(folder)
     return found
+
+
+def _refuse_names(folder: Listed) -> None:
+    """Refuse names that are no text: records couldn't say which file they come from."""
+    try:
+        "".join([folder.shown, *folder.names]).encode()
+    except UnicodeEncodeError as error:
+        ends = accumulate(map(len, folder.names), initial=len(folder.shown))
+        name = next((name for name, end in zip(folder.names, ends, strict=False) if error.start < end + len(name)), "")
+        raise SourceError(
+            "the name of a file is not encoded in UTF-8",
+            where=os.fsencode(folder.shown + name).decode(errors="backslashreplace"),
+            kept=KEPT,
+            todo="rename it",
+        ) from None
 
 
 def _named(paths: list[Path], base: Path) -> Found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -224,6 +225,20 @@ def test_a_bad_file_among_unread_ones_refuses_the_folder(place: Pipeline) -> Non
     write_secretly(place.folder / "things" / "a.json", '"v": 1', '"v": 8')
     assert place.run().found.counts.updated == 1
     assert value(place, "0x") == 1
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names themselves")
+@pytest.mark.parametrize("name", ["bad\udcff.json", "fol\udcfeder/other.json"])
+def test_a_name_that_is_no_text_refuses_the_folder(place: Pipeline, name: str) -> None:
+    """Of a file or a folder, among others: the error shows it, nothing is changed, and renamed it is read."""
+    before, path = place.records(), write(place, name, [{"id": "new"}])
+    with pytest.raises(SourceError, match="not encoded in UTF-8") as caught:
+        place.load()
+    assert caught.value.where == "things/" + os.fsencode(name).decode(errors="backslashreplace")
+    assert "\\xf" in caught.value.where and place.records() == before
+    path.replace(place.folder / "things" / "good.json")
+    place.load()
+    assert set(place.records()) == {*before, "new"}
 
 
 def test_the_only_file_of_a_folder_may_lie_deeper_and_grow(place: Pipeline) -> None:
