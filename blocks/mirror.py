@@ -39,7 +39,7 @@ from blocks.store import files
 from blocks.store.history import Changes, changes_since, kept_seq
 from blocks.store.schema import Db, Readers, snapshot
 
-THREADS = 3  # one more than cores: a file waits for the disk meanwhile
+THREADS = 3  # while a file waits for the disk, two cores render others
 
 
 @dataclass(frozen=True)

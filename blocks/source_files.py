@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from itertools import accumulate
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,17 +99,23 @@ def find_parts(source: Source, base: Path) -> Found:
 
 def _refuse_names(folder: Listed) -> None:
     """Refuse names that are no text: records couldn't say which file they come from."""
+    if _is_text("".join([folder.shown, *folder.names])):
+        return
+    name = next(name for name in folder.names if not _is_text(folder.shown + name))
+    raise SourceError(
+        "the name of a file is not encoded in UTF-8",
+        where=os.fsencode(folder.shown + name).decode(errors="backslashreplace"),
+        kept=KEPT,
+        todo="rename it",
+    )
+
+
+def _is_text(name: str) -> bool:
     try:
-        "".join([folder.shown, *folder.names]).encode()
-    except UnicodeEncodeError as error:
-        ends = accumulate(map(len, folder.names), initial=len(folder.shown))
-        name = next((name for name, end in zip(folder.names, ends, strict=False) if error.start < end + len(name)), "")
-        raise SourceError(
-            "the name of a file is not encoded in UTF-8",
-            where=os.fsencode(folder.shown + name).decode(errors="backslashreplace"),
-            kept=KEPT,
-            todo="rename it",
-        ) from None
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _named(paths: list[Path], base: Path) -> Found:

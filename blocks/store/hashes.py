@@ -6,8 +6,6 @@ a few changes all over a large source don't write every bucket again; when they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from autosync.seen import BUCKETS, ENTRY, Entries, Recs, Seen, in_buckets, merge, update_bucket
@@ -21,7 +19,8 @@ def kept(db: Db, source: str, seed: int) -> Seen:
     """The hashes of the rows that the source showed last time."""
     patch = merge([*_patches(db, source), _none()])
     size = db.execute("SELECT coalesce(sum(length(data)), 0) FROM seen WHERE source = ?", [source]).fetchone()[0]
-    return Seen(_patched(db, source, patch), seed, size // ENTRY.itemsize)
+    buckets = (_bucket(db, source, n, part) for n, part in enumerate(in_buckets(patch)))
+    return Seen(buckets, seed, size // ENTRY.itemsize)
 
 
 def update(db: Db, source: str, lost: Entries, fresh: Entries) -> None:
@@ -66,12 +65,6 @@ def _patches(db: Db, source: str) -> list[Entries]:
     """The newest first: of equal hashes, merged, the newest word counts."""
     rows = db.execute("SELECT data FROM seen WHERE source = ? AND bucket >= ? ORDER BY bucket DESC", [source, BUCKETS])
     return [np.frombuffer(row[0], dtype=ENTRY) for row in rows]
-
-
-def _patched(db: Db, source: str, patch: Entries) -> Iterator[bytes]:
-    """The buckets one after the other, as a patch makes them."""
-    for n, part in enumerate(in_buckets(patch)):
-        yield _bucket(db, source, n, part)
 
 
 def _bucket(db: Db, source: str, n: int, part: Entries) -> bytes:

@@ -225,14 +225,9 @@ def transaction(db: Db, *, revise: bool = True) -> Iterator[None]:
 @contextmanager
 def snapshot(db: Db) -> Iterator[None]:
     """Let several queries see one state of the store."""
-    if db.in_transaction:
-        yield
-        return
     db.execute("BEGIN")
-    try:
+    with db:
         yield
-    finally:
-        db.execute("ROLLBACK")
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def stored(db: Db, source: str = "things") -> list[tuple[int, int, int]]:
 @pytest.mark.parametrize(("share", "most"), [(0, 3), (1, 64), (hashes.PATCHED_SHARE, hashes.MOST_PATCHES)])
 @given(steps=st.lists(SHOWN, min_size=1, max_size=6))
 def test_what_is_kept_is_what_was_shown_last(db: Db, share: int, most: int, steps: list[dict[Hash, int]]) -> None:
-    """Rows come, go, come back and belong to other records: the last word counts, patched seldom, mostly or always."""
+    """Rows come, go, come back and belong to other records: the last word counts, patched always, mostly or seldom."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hashes, "PATCHED_SHARE", share)
         patch.setattr(hashes, "MOST_PATCHES", most)
