@@ -17,6 +17,7 @@ from pathlib import Path
 from autosync.errors import ConfigError, RemoteError, RemoteMoved, RemoteUnavailable
 from autosync.ports import Commit, Head
 from blocks.git_process import GitProcess, is_address, without_login
+from blocks.private_files import original_umask
 
 __all__ = ["GitRepository", "check_path", "trailers_of"]
 
@@ -68,6 +69,7 @@ class GitRepository(GitProcess):
         author: tuple[str, str] = ("AutoSync", "autosync@localhost"),
         cache: Path | None = None,
         timeout: float = 900.0,
+        private: bool = False,
     ) -> None:
         text = os.fspath(location)
         self.branch, self.ref = branch, f"refs/heads/{branch}"
@@ -76,7 +78,9 @@ class GitRepository(GitProcess):
             raise ConfigError(f"{url} is a Git address without a folder for its local copy", todo="give a cache folder")
         if branch.startswith("-") or not re.fullmatch(r"[^\s~^:?*\[\\\x00-\x1f]+", branch):
             raise ConfigError(f"{branch!r} is not a branch name", todo="name a branch such as main")
-        super().__init__(Path(cache if url and cache else location).absolute(), url, login, timeout=timeout, kept=KEPT)
+        umask = -1 if url or private else original_umask()
+        path = Path(cache if url and cache else location).absolute()
+        super().__init__(path, url, login, timeout=timeout, kept=KEPT, umask=umask)
         self._author = " ".join(re.sub(r"[<>\n\r\0]", "", author[0]).split()), re.sub(r"[<>\s\0]", "", author[1])
 
     def __repr__(self) -> str:

@@ -44,10 +44,14 @@ class GitProcess:
         login: The HTTP header that carries the credentials for that address.
         timeout: Seconds that one git command may take.
         kept: What an error says was left untouched.
+        umask: That of git; this process's when -1.
     """
 
-    def __init__(self, path: Path, url: str = "", login: str = "", *, timeout: float, kept: str) -> None:
+    def __init__(
+        self, path: Path, url: str = "", login: str = "", *, timeout: float, kept: str, umask: int = -1
+    ) -> None:
         self._path, self._url, self._login, self._timeout, self._kept = path, url, login, timeout, kept
+        self._umask = umask
 
     @property
     def address(self) -> str:
@@ -90,6 +94,7 @@ class GitProcess:
                 stderr=errors,
                 env=self._settings(),
                 pipesize=PIPE_BYTES,
+                umask=self._umask,
             )
         except FileNotFoundError:
             raise no_git() from None
@@ -106,6 +111,7 @@ class GitProcess:
         command = self._command(*args, anywhere=anywhere)
         try:
             options: dict[str, Any] = {"env": self._settings(), "timeout": self._timeout, "capture_output": True}
+            options["umask"] = self._umask
             return subprocess.run(command, stdin=subprocess.DEVNULL, check=False, **options)
         except FileNotFoundError:
             raise no_git() from None

@@ -20,6 +20,7 @@ from flows.log import open_log
 from flows.server import own_server, prepare, running_server
 from flows.space import Space, now
 from flows.status import freshness
+from flows.temporary_server import is_temporary
 from reports.dashboard import reading
 from reports.dashboard.guard import LOOPBACK, Access, check_exposure
 
@@ -162,7 +163,7 @@ def prefect_pages(space: Space, environ: Mapping[str, str]) -> str | None:
     if url := environ.get("PREFECT_UI_URL"):
         return url.rstrip("/")
     api = own_server(environ) or running_server(space.home)
-    if not api:
+    if not api or is_temporary(api):
         return None
     if found := CLOUD.match(api):
         return f"https://app.prefect.cloud/account/{found[1]}/workspace/{found[2]}"

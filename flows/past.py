@@ -17,6 +17,7 @@ from autosync.ports import Head
 from autosync.records import BadRecord, line_ids_reader
 from autosync.shards import body, mirror_layout, root, shard_of, split
 from blocks.mirror_history import MirrorHistory
+from blocks.private_files import open_to_others
 from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
 from flows.space import Space
@@ -255,6 +256,7 @@ def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
                 handle.write(line + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
+        open_to_others(temporary)
         temporary.replace(path)
     except OSError as error:
         raise StoreError(

@@ -15,6 +15,7 @@ from autosync.errors import AutoSyncError, ConfigError
 from autosync.ports import Notice
 from autosync.release import JobFailed
 from flows.log import mask
+from flows.temporary_server import without_server
 
 SECRET = "SLACK_WEBHOOK_URL"  # noqa: S105  # a variable's name
 
@@ -35,7 +36,7 @@ def run_program(command: list[str], log: Path, *, cwd: Path, minutes: float, **e
     """
     shown = shlex.join("python" if part == sys.executable else part for part in command)
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name != SECRET} | env
+    environment = {name: value for name, value in without_server(os.environ).items() if name != SECRET} | env
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     say(f"$ {shown}")
     try:

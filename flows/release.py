@@ -163,7 +163,7 @@ def _flow() -> Flow[..., Any]:
         """
         names = {"repo": repo, "out": out, "to": to, "unit_test": unit_test, "integration_test": integration_test}
         setup = open_setup(**names, smoke=smoke, minutes=minutes, commit=commit, push=push)
-        open_log(open_space(home).home.log)
+        open_log(open_space(home, private=False).home.log)
         states = await _jobs(setup)
         report = setup.out / REPORT
         if report.exists():

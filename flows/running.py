@@ -16,7 +16,7 @@ from flows.sync import sync
 
 
 async def warm() -> None:
-    """Make sure that the server answers; Prefect starts one when none is configured."""
+    """Make sure that the server answers."""
     async with get_client() as client:
         await client.hello()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from autosync.settings import Home, Settings, Source, read
 from blocks.mirror_files import Target
+from blocks.private_files import keep_private
 from blocks.store.batches import collection_id
 from blocks.store.schema import Db, connect, explained
 
@@ -49,9 +50,10 @@ class Space:
             ConfigError: There is none.
         """
         if "prefect" not in sys.modules:  # a command that needed no server until now
-            from flows.server import prepare
+            from flows.temporary_server import reach_server, wait_until_served
 
-            prepare(self.home, os.environ)
+            reach_server(self.home, os.environ)
+            wait_until_served(os.environ)
         from blocks.catalog import load_block
 
         return load_block(name)
@@ -79,8 +81,15 @@ class Space:
         return Target(self.home.mirror / source.into, number, source.into, tuple(source.keys))
 
 
-def open_space(home: str = "", config: str = "") -> Space:
-    """The space of the given folders, else of AUTOSYNC_HOME and AUTOSYNC_CONFIG, else the defaults."""
+def open_space(home: str = "", config: str = "", *, private: bool = True) -> Space:
+    """The space of the given folders, else of AUTOSYNC_HOME and AUTOSYNC_CONFIG, else the defaults.
+
+    Args:
+        private: From here on, what this process writes is its user's alone to read.
+    """
     home_path = Path(home or os.environ.get("AUTOSYNC_HOME") or DEFAULT_HOME)
     config_path = Path(config or os.environ.get("AUTOSYNC_CONFIG") or DEFAULT_CONFIG)
-    return Space(Home(home_path.expanduser().resolve()), config_path.expanduser().resolve())
+    space = Space(Home(home_path.expanduser().resolve()), config_path.expanduser().resolve())
+    if private:
+        keep_private(space.home.path)
+    return space

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,13 +17,15 @@ from typing import IO
 
 from autosync.errors import AutoSyncError, ConfigError
 from flows.log import note, open_log
-from flows.server import STATE, own_server, prepare, running_server
+from flows.ports import free_port
+from flows.server import API_URL, CLIENT_SECRET, SECRET, STATE, own_server, prepare, running_server
 from flows.space import Space
 from flows.stages.quality import VALIDATOR
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 PAGES_PORT = 4280
+CLIENT_ENVIRONMENT = "client.env"
 RESTARTS = 5
 
 
@@ -109,18 +110,6 @@ class Service:
             child.stop()
 
 
-def free_port(wanted: int) -> int:
-    """The wanted port when it is free on the loopback, else any free one."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise ConfigError("no port is free on 127.0.0.1")
-
-
 def up(space: Space, port: int, say: Callable[[str], None], *, observe: bool = True) -> None:
     """Run until SIGINT or SIGTERM.
 
@@ -154,14 +143,15 @@ def up(space: Space, port: int, say: Callable[[str], None], *, observe: bool = T
     finally:
         say("Stopping ...")
         service.close()
-        (space.home.prefect / STATE).unlink(missing_ok=True)
+        for name in (STATE, CLIENT_ENVIRONMENT):
+            (space.home.prefect / name).unlink(missing_ok=True)
 
 
 def _start_server(service: Service, port: int) -> str:
     url, state = f"http://127.0.0.1:{port}/api", service.space.home.prefect / STATE
-    os.environ |= {"PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": url}
+    os.environ |= {API_URL: url, "PREFECT_SERVER_UI_API_URL": url}
     service.say("Starting the Prefect server ...")
-    child = service.add("server", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    child = service.add("server", "-m", "flows.server_app", "--port", str(port))
     state.write_text(json.dumps({"api": url, "pid": child.process.pid if child.process else 0}))
     end = time.monotonic() + START_SECONDS
     while running_server(service.space.home) is None:
@@ -176,6 +166,11 @@ def _deploy(space: Space, say: Callable[[str], None], server: str) -> None:
 
     names = asyncio.run(match(space))
     say(f"Prefect UI    {server.removesuffix('/api')}")
+    if server == running_server(space.home):
+        say(f"  it asks for the secret in {os.path.relpath(space.home.prefect / SECRET)}")
+        settings = space.home.prefect / CLIENT_ENVIRONMENT
+        settings.write_text("".join(f"export {name}={os.environ[name]}\n" for name in (API_URL, CLIENT_SECRET)))
+        say(f"Other shells  source {os.path.relpath(settings)}; prefect deployment run 'sync/SOURCE'")
     say(f"Deployments   {', '.join(names)}")
 
 

@@ -35,9 +35,9 @@ def options(
     os.environ["AUTOSYNC_HOME"], os.environ["AUTOSYNC_CONFIG"] = home, config
 
 
-def space() -> Space:
-    """The space that the options name."""
-    return open_space()
+def space(*, private: bool = True) -> Space:
+    """The space that the options name; see `open_space`."""
+    return open_space(private=private)
 
 
 def console() -> Console:

@@ -83,10 +83,11 @@ def _all(setup: Setup, options: dict[str, Any]) -> list[Result]:
     """All jobs, as a run of the Prefect flow."""
     import logging
 
-    from flows.server import prepare
+    from flows.temporary_server import reach_server, wait_until_served
 
-    here = space()
-    prepare(here.home, os.environ)
+    here = space(private=False)  # what it builds is for others as well
+    reach_server(here.home, os.environ)
+    wait_until_served(os.environ)
     from flows import release as flows
     from flows.release_setup import load_result
 

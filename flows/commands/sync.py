@@ -62,12 +62,14 @@ def run_all(here: Space, names: list[str], accept: str = "", **parameters: Any) 
 
 def reach_server(here: Space) -> None:
     """Make sure that a Prefect server answers: the user's own, that of `autosync up`, or one for this command."""
-    from flows.server import prepare
+    from flows import temporary_server
 
-    server = prepare(here.home, os.environ)
-    with waiting("starting Prefect's own server for this command", show=server is None):
+    temporary_server.reach_server(here.home, os.environ)
+    temporary = temporary_server.is_temporary(os.environ["PREFECT_API_URL"])
+    with waiting("starting Prefect's own server for this command", show=temporary):
         from flows.running import warm
 
+        temporary_server.wait_until_served(os.environ)
         asyncio.run(warm())
 
 

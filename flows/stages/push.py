@@ -77,7 +77,8 @@ def open_remote(space: Space) -> Remote:
     where = push.url or space.home.repository
     if isinstance(where, str) and "://" not in where and ":" not in where:
         where = space.base / where
-    return GitRepository(where, branch=push.branch, cache=space.home.path / "repository-cache")
+    cache = space.home.path / "repository-cache"
+    return GitRepository(where, branch=push.branch, cache=cache, private=push.url is None)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Service:
-    """A folder with a configuration, and the Prefect server that runs for it (None for none)."""
+    """A folder with a configuration, and the Prefect server that runs for it (None for none) with its secret."""
 
     folder: Path
     api: str | None = None
+    secret: str = ""
 
     @property
     def home(self) -> Path:
@@ -57,6 +59,7 @@ class Service:
     def prefect(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run Prefect's own command line against the server."""
         environment = self.environment | {"PREFECT_API_URL": str(self.api), "AUTOSYNC_HOME": str(self.home)}
+        environment["PREFECT_API_AUTH_STRING"] = self.secret
         environment["AUTOSYNC_CONFIG"] = str(self.folder / "autosync.toml")
         return subprocess.run(
             [sys.executable, "-m", "prefect", *args],
@@ -70,7 +73,10 @@ class Service:
     def post(self, path: str, body: Any) -> Any:
         """Ask the Prefect API."""
         request = urllib.request.Request(
-            f"{self.api}{path}", json.dumps(body).encode(), {"content-type": "application/json"}, method="POST"
+            f"{self.api}{path}",
+            json.dumps(body).encode(),
+            {"content-type": "application/json", "authorization": f"Basic {b64encode(self.secret.encode()).decode()}"},
+            method="POST",
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or b"null")
@@ -93,6 +99,7 @@ def up(service: Service, *options: str) -> Iterator[Service]:
             assert process.poll() is None and time.monotonic() < end, said
             time.sleep(0.2)
         service.api = json.loads((service.home / "prefect" / "server.json").read_text())["api"]
+        service.secret = (service.home / "prefect" / "api-secret").read_text().strip()
         yield service
     finally:
         process.send_signal(signal.SIGINT)

@@ -49,22 +49,22 @@ class Guest(Service):
 
     @property
     def environment(self) -> dict[str, str]:
-        return super().environment | {"PREFECT_API_URL": str(self.api)}
+        return super().environment | {"PREFECT_API_URL": str(self.api), "PREFECT_API_AUTH_STRING": self.secret}
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("host")
     (folder / "autosync.toml").write_text("")
     with up(Service(folder), "--no-observe") as running:
-        yield str(running.api)
+        yield running
 
 
-def test_blocks_of_the_users_own_server_are_used(api: str, tmp_path: Path) -> None:
+def test_blocks_of_the_users_own_server_are_used(host: Service, tmp_path: Path) -> None:
     """Commits go to GitHub, what Slack refuses goes by email, the report is mailed; no secret is in the log."""
     (tmp_path / "autosync.toml").write_text(CONFIG)
     (tmp_path / "things.json").write_text('[{"id": "الف"}, {"id": "b"}]')
-    guest = Guest(tmp_path, api)
+    guest = Guest(tmp_path, host.api, host.secret)
     with SlackServer() as slack, SmtpDouble(tmp_path) as smtp, GitHubServer(tmp_path / "github.git") as github:
         slack.faults.append(Fault(reply=Reply(404, b"no_service"), times=99))
         given = {
@@ -94,14 +94,14 @@ def test_blocks_of_the_users_own_server_are_used(api: str, tmp_path: Path) -> No
     assert not (guest.home / "prefect" / "server.json").exists()
 
 
-def test_backups_go_to_drive(api: str, tmp_path: Path) -> None:
+def test_backups_go_to_drive(host: Service, tmp_path: Path) -> None:
     """`autosync backup` puts the database on Google Drive, lists it, and brings it back."""
     (tmp_path / "autosync.toml").write_text(
         '[[source]]\nname = "things"\nlocation = "things.json"\nkey = "/id"\n'
         '[backup]\nblock = "autosync-google-drive/b"\n'
     )
     (tmp_path / "things.json").write_text('[{"id": "a"}]')
-    guest = Guest(tmp_path, api)
+    guest = Guest(tmp_path, host.api, host.secret)
     with DriveServer() as drive:
         block = f"GoogleDrive(token={DRIVE_TOKEN!r}, folder_id={FOLDER!r}, endpoint={drive.url!r})"
         save = f"from blocks.drive import GoogleDrive; {block}.save('b')"

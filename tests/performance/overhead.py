@@ -45,6 +45,7 @@ def measure(service: Service, rounds: int) -> dict[str, list[float]]:
     """Unchanged runs and the bare program in turn."""
     bare = service.environment | {
         "PREFECT_API_URL": str(service.api),
+        "PREFECT_API_AUTH_STRING": service.secret,
         "PREFECT_HOME": str(service.home / "prefect"),
         "PREFECT_LOGGING_LEVEL": "WARNING",
     }
