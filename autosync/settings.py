@@ -13,7 +13,7 @@ import msgspec
 from autosync.errors import ConfigError
 
 RESERVED = frozenset(
-    "batch change change_log change_rec collection consumer fence meta outbox outbox_open quarantine record "
+    "_lease batch change change_log change_rec collection consumer fence meta outbox outbox_open quarantine record "
     "record_boundary record_id record_mirror run run_source seen seen_part source_state stage".split()
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")

@@ -122,7 +122,7 @@ async def compact(home: str = "", config: str = "") -> list[dict[str, Any]]:
     done = list[Compacted]()
     for row in await asyncio.to_thread(_collections, space):
         grant: Grant = await lock_stage(space, row["source"] or row["name"], run)
-        async with kept(space, grant):
+        async with kept(space, run, grant):
             done.append(await compact_stage(space, row, grant))
         event(run, row["name"], f"compact: {describe(done[-1])}")
         for path in done[-1].damaged:

@@ -47,7 +47,7 @@ async def import_git(
     open_log(space.home.log)
     source, fed = imported_source(space, path, key, records, collection)
     grant: Grant = await lock_stage(space, source.name, run)
-    async with kept(space, grant):
+    async with kept(space, run, grant):
         done: dict[str, Any] = await import_stage(space, source, fed, repository, branch, token=grant.token)
     said = f"{done['changed']:,} of {done['versions']:,} versions of {done['path']} in {mask(done['repository'])}"
     event(run, source.name, f"imported {said}")

@@ -72,7 +72,7 @@ async def _stages(space: Space, source: str, run: str, accept: str, instead: Ins
     if not found.batch and not await asyncio.to_thread(pending, space, source):
         return outcome
     grant: Grant = await lock_stage(space, source, run)
-    async with kept(space, grant):
+    async with kept(space, run, grant):
         if found.batch and grant.state_version != found.state_version:  # another run stored a batch meanwhile
             found = await ingest_stage(space, source, run, accept, instead)
             outcome.counts = found.counts

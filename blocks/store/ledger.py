@@ -58,7 +58,7 @@ def grant(db: Db, name: str, run: str, *, now: float) -> int:
     """A fencing token for a place, larger than every one before; older holders can no longer write."""
     with transaction(db, revise=False):
         row = db.execute(
-            "INSERT INTO fence VALUES (?, 1, ?, ?, NULL) ON CONFLICT (name) DO UPDATE "
+            "INSERT INTO fence (name, token, run, since) VALUES (?, 1, ?, ?) ON CONFLICT (name) DO UPDATE "
             "SET token = token + 1, run = excluded.run, since = excluded.since, released = NULL RETURNING token",
             [name, run, now],
         ).fetchone()
@@ -69,6 +69,12 @@ def release(db: Db, name: str, token: int, *, now: float) -> None:
     """Note that the holder of a token is done; a newer holder is left alone."""
     with transaction(db, revise=False):
         db.execute("UPDATE fence SET released = ? WHERE name = ? AND token = ?", [now, name, token])
+
+
+def release_run(db: Db, run: str, *, now: float) -> None:
+    """Note that whatever a run held is free, because the run is over."""
+    with transaction(db, revise=False):
+        db.execute("UPDATE fence SET released = ? WHERE run = ? AND released IS NULL", [now, run])
 
 
 def cursor(db: Db, consumer: str, collection: int) -> Cursor:

@@ -70,6 +70,9 @@ INSERT INTO meta VALUES ('revision', 0);
 LATER = (
     "CREATE TABLE IF NOT EXISTS seen_part (source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER, mtime INTEGER, "
     "inode INTEGER, digest TEXT NOT NULL, rows BLOB NOT NULL, PRIMARY KEY (source, name))",
+    # No collection's view can have this name: theirs begin with a letter.
+    "CREATE TABLE IF NOT EXISTS _lease (run TEXT PRIMARY KEY, name TEXT NOT NULL, since REAL NOT NULL, lease TEXT, "
+    "released REAL, pid INTEGER NOT NULL, process_start TEXT NOT NULL, boot TEXT NOT NULL)",
     f"CREATE INDEX IF NOT EXISTS record_mirror ON record (collection, id) WHERE level >= {MIRROR_BITS}",
 )
 

@@ -7,7 +7,10 @@ gives it back when the task ends. The flow renews it while its stages run and re
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -19,11 +22,15 @@ import msgspec
 
 from autosync.errors import LockTimeout, StaleLock
 from autosync.policy import LEASE_SECONDS, LOCK_LIMITS, lock_names
-from blocks.store import batches, ledger
+from blocks.processes import current_process
+from blocks.store import batches, leases, ledger
+from flows.abandoned_leases import AbandonedLeases, forget_others
+from flows.log import event
 from flows.space import Space, now
 from flows.stages.task import async_stage
 
 TIMEOUT = 600.0
+SAY_EVERY = 10.0
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +42,14 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     state_version: int
 
 
-async def acquire(run: str, *, timeout: float = TIMEOUT) -> UUID:
+async def acquire(space: Space, name: str, run: str, *, timeout: float = TIMEOUT) -> UUID:
     """A lease on all of AutoSync's limits, in one call and one order.
+
+    While others hold them, leases that dead runs left are released, and who is waited for is said.
+
+    Args:
+        name: The lock's name, to say who waits for what.
+        timeout: Seconds to wait at most.
 
     Raises:
         LockTimeout: Another run held them for `timeout` seconds.
@@ -44,13 +57,14 @@ async def acquire(run: str, *, timeout: float = TIMEOUT) -> UUID:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 
-    names = lock_names()
-    waited, created = 0.0, False
+    names, holder = lock_names(), ConcurrencyLeaseHolder(type="flow_run", id=UUID(run))
     async with get_client() as client:
+        abandoned = AbandonedLeases(space, client, run)
+        started, said, created = time.monotonic(), 0.0, False
         while True:
             try:
                 answer = await client.increment_concurrency_slots_with_lease(
-                    names, 1, "concurrency", LEASE_SECONDS, ConcurrencyLeaseHolder(type="flow_run", id=UUID(run))
+                    names, 1, "concurrency", LEASE_SECONDS, holder
                 )
                 lease, limits = _read(answer)
                 if lease is not None and len(limits) == len(names):
@@ -59,22 +73,51 @@ async def acquire(run: str, *, timeout: float = TIMEOUT) -> UUID:
                     await client.release_concurrency_slots_with_lease(lease)
                 if created:
                     raise LockTimeout(f"the server keeps no limits {names}", where="lock", kept="everything")
-                for name in names:
-                    await client.upsert_global_concurrency_limit_by_name(name, LOCK_LIMITS[name])
+                for limit in names:
+                    await client.upsert_global_concurrency_limit_by_name(limit, LOCK_LIMITS[limit])
                 created = True
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != HTTPStatus.LOCKED:
                     raise
-                pause = min(float(error.response.headers.get("Retry-After", 1)), 2.0) * random.uniform(0.5, 1.0)  # noqa: S311  # spreads waiters, guards nothing
+                if await abandoned.release():
+                    continue
+                waited = time.monotonic() - started
                 if waited >= timeout:
-                    raise LockTimeout(
-                        f"another run held the locks for {waited:.0f} s",
-                        where="lock",
-                        kept="everything; this run wrote nothing",
-                        todo="see who holds them: autosync status",
-                    ) from None
-                waited += pause
-                await asyncio.sleep(pause)
+                    raise _timed_out(space, run, waited) from None
+                if waited >= said:
+                    said = waited + SAY_EVERY
+                    await asyncio.to_thread(_say_waiting, space, name, run, waited)
+                pause = min(float(error.response.headers.get("Retry-After", 1)), 2.0)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads waiters, guards nothing
+
+
+def _timed_out(space: Space, run: str, waited: float) -> LockTimeout:
+    return LockTimeout(
+        f"{_holder(space, run)} held the locks for {waited:.0f} s",
+        where="lock",
+        kept="everything; this run wrote nothing",
+        todo="see who holds them: autosync status",
+    )
+
+
+def _say_waiting(space: Space, name: str, run: str, waited: float) -> None:
+    """Say who is waited for: in the run's log, in logs/app.log, and on the terminal of a command."""
+    from prefect import get_run_logger, runtime
+
+    text = f"waiting for {_holder(space, run)}" + (f" ({waited:.0f} s so far)" if waited >= 1 else "")
+    event(run, name, text, logging.WARNING)
+    get_run_logger().warning(text)
+    if runtime.deployment.id is None:
+        print(f"autosync: {name}: {text}", file=sys.stderr, flush=True)
+
+
+def _holder(space: Space, run: str) -> str:
+    """Who holds the locks, as people find it."""
+    with space.database() as db:
+        other = next((row for row in leases.holders(db) if row.lease and row.run != run), None)
+    if other is None:
+        return "a run of another home or machine on this Prefect server"
+    return f"run {other.run} of {other.name} (process {other.process.pid}, for {now() - other.since:.0f} s)"
 
 
 def _read(answer: httpx.Response) -> tuple[UUID | None, list[Any]]:
@@ -83,38 +126,68 @@ def _read(answer: httpx.Response) -> tuple[UUID | None, list[Any]]:
 
 
 async def take(space: Space, name: str, run: str) -> Grant:
-    """Take the place of a source: first the limits, then a fencing token that outdates every older run's."""
-    lease = await acquire(run)
+    """Take the place of a source: first the limits, then a fencing token that outdates every older run's.
+
+    The process is noted before it asks, so that whenever it dies, the next run knows that its lease is free.
+    """
     place = f"source {name}"
 
-    def token() -> tuple[int, int]:
+    def ask() -> None:
         with space.database() as db:
+            leases.add_waiter(db, run, place, current_process(), now=now())
+
+    def token(lease: UUID) -> tuple[int, int]:
+        with space.database() as db:
+            leases.note_lease(db, run, str(lease), now=now())
+            forget_others(db, run)
             return ledger.grant(db, place, run, now=now()), batches.state(db, name).version
 
-    given, version = await asyncio.to_thread(token)
+    await asyncio.to_thread(ask)
+    try:
+        lease = await acquire(space, place, run)
+        given, version = await asyncio.to_thread(token, lease)
+    except BaseException:
+        await asyncio.shield(asyncio.to_thread(_abandon, space, run))
+        raise
     return Grant(place=place, token=given, lease=str(lease), state_version=version)
+
+
+def _abandon(space: Space, run: str) -> None:
+    """Note that a run no longer waits; a lease that it was given in that very moment is anybody's to release."""
+    with space.database() as db:
+        leases.mark_released(db, run, now=now())
 
 
 lock_stage = async_stage("lock", "Take the run's place: leases on the global limits, and a fencing token.")(take)
 
 
-async def give_back(space: Space, grant: Grant) -> None:
-    """Release the lease and note that the place is free; an expired lease is fine."""
+async def give_back(space: Space, run: str, grant: Grant) -> None:
+    """Release the lease and note that the place is free; an expired lease is fine.
 
+    When the server can't be told, the row stays and the next run releases the lease.
+    """
     from prefect.client.orchestration import get_client
 
-    def done() -> None:
-        with space.database() as db:
-            ledger.release(db, grant.place, grant.token, now=now())
-
-    await asyncio.to_thread(done)
-    with suppress(httpx.HTTPStatusError):
+    try:
         async with get_client() as client:
             await client.release_concurrency_slots_with_lease(UUID(grant.lease))
+        released = True
+    except httpx.HTTPError:
+        released = False
+
+    def free() -> None:
+        with space.database() as db:
+            ledger.release(db, grant.place, grant.token, now=now())
+            if released:
+                leases.remove(db, run)
+            else:
+                leases.mark_released(db, run, now=now())
+
+    await asyncio.to_thread(free)
 
 
 @asynccontextmanager
-async def kept(space: Space, grant: Grant) -> AsyncIterator[None]:
+async def kept(space: Space, run: str, grant: Grant) -> AsyncIterator[None]:
     """Keep a place while the stages inside run: renew the lease, and stop when it was lost.
 
     Raises:
@@ -145,4 +218,4 @@ async def kept(space: Space, grant: Grant) -> AsyncIterator[None]:
         renewal.cancel()
         with suppress(asyncio.CancelledError):
             await renewal
-        await give_back(space, grant)
+        await give_back(space, run, grant)
