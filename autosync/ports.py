@@ -127,30 +127,51 @@ class Notifier(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """One file that a backup target keeps: its name, size in bytes, SHA-256 and Unix time."""
+    """One file that a backup target keeps.
+
+    Attributes:
+        size: In bytes.
+        sha256: Hex; "" when it isn't known.
+        time: Unix seconds.
+        home: The id of the home that put it, as its manifest says; "" without a manifest that names it.
+    """
 
     name: str
     size: int
     sha256: str
     time: float
+    home: str = ""
 
 
 class BackupTarget(Protocol):
-    """Keeps backup files."""
+    """Keeps backup files, each with a manifest that names the home that put it. Others' files may lie beside them."""
 
     @property
     def address(self) -> str: ...
 
-    def put(self, path: Path, name: str) -> Stored:
-        """Upload a file under a name, resumable, and prove by checksum that it arrived; replaces an older one whole."""
+    def put(self, path: Path, name: str, home: str) -> Stored:
+        """Upload a file under a name, resumable, and prove by checksum that it arrived.
+
+        Replaces whole an older one that this home put, and never a file that it didn't.
+        """
         ...
 
-    def get(self, name: str, path: Path) -> None:
-        """Download to `path`; the file appears only when its checksum is right."""
+    def get(self, name: str, path: Path, home: str = "") -> None:
+        """Download to `path`; the file appears only when its checksum is right.
+
+        Args:
+            home: Only what this home put; "" for whoever's.
+        """
         ...
 
     def list(self) -> Iterable[Stored]:
-        """What is kept, newest first."""
+        """What lies there, newest first."""
         ...
 
-    def delete(self, name: str) -> None: ...
+    def verify(self, name: str, home: str) -> bool:
+        """Whether this home put it, and the bytes that lie there have the checksum they were put with."""
+        ...
+
+    def delete(self, name: str, home: str) -> None:
+        """Remove what this home put. What isn't there is no error; RemoteError for what this home didn't put."""
+        ...

@@ -240,6 +240,10 @@ class Home:
         return self.path / "autosync.db"
 
     @property
+    def identity(self) -> Path:
+        return self.path / "home-id.json"
+
+    @property
     def mirror(self) -> Path:
         return self.path / "data_backup"
 

@@ -119,30 +119,33 @@ class DriveTarget:
         """The folder's page."""
         return f"https://drive.google.com/drive/folders/{self._folder}"
 
-    def put(self, path: Path, name: str) -> Stored:
-        """Upload in pieces, going on after a cut; the older file of that name goes when the new one is proven."""
+    def put(self, path: Path, name: str, home: str) -> Stored:
+        """Upload in pieces, going on after a cut; this home's older file of that name goes when the new one is proven.
+
+        A file of that name that another home or a person put there stays beside it, as Drive allows.
+        """
         with self._errors(name):
             sums = _sums(path)
-            for leftover in self._found(name + PART):
+            for leftover in self._own(name + PART, home):
                 self._remove(leftover["id"])
-            new = self._upload(path, name, sums["sha256"])
-            if new.get("md5Checksum") != sums["md5"] or new.get("sha256Checksum", sums["sha256"]) != sums["sha256"]:
+            new = self._upload(path, name, sums | {"home": home})
+            if not _as_put(new, sums):
                 self._remove(new["id"])
                 raise RemoteUnavailable(f"{name} arrived damaged", where=self.address, kept=_KEPT, todo="run again")
-            older = self._found(name)
+            older = self._own(name, home)
             change = {"fileId": new["id"], "body": {"name": name}, "fields": FIELDS, "supportsAllDrives": True}
             done = self._retry(self._files.update(**change).execute)
             for file in older:
                 self._remove(file["id"])
             return _stored(done)
 
-    def get(self, name: str, path: Path) -> None:
+    def get(self, name: str, path: Path, home: str = "") -> None:
         """Download to `path`, which appears only when its checksum is right."""
         from googleapiclient.http import MediaIoBaseDownload
 
         part = path.with_name(f".{path.name}{PART}")
         with self._errors(name):
-            if not (found := self._found(name)):
+            if not (found := self._own(name, home) if home else self._found(name)):
                 raise RemoteError(f"There is no backup {name}", where=self.address, todo="choose one from the list")
             try:
                 with part.open("wb") as file:
@@ -158,26 +161,40 @@ class DriveTarget:
                 part.unlink(missing_ok=True)
 
     def list(self) -> Iterator[Stored]:
-        """What is kept, newest first."""
+        """What lies there, newest first."""
         with self._errors("the folder"):
             for file in self._query(""):
                 if not file["name"].endswith(PART):
                     yield _stored(file)
 
-    def delete(self, name: str) -> None:
-        """Remove a backup; one that isn't there is no error."""
+    def verify(self, name: str, home: str) -> bool:
+        """Whether this home put the file, and Drive's own checksum of its bytes is that of what was put."""
         with self._errors(name):
-            for file in self._found(name):
+            found = self._own(name, home)
+            return bool(found) and _as_put(found[0], found[0]["appProperties"])
+
+    def delete(self, name: str, home: str) -> None:
+        """Remove what this home put; what isn't there is no error."""
+        with self._errors(name):
+            own = self._own(name, home)
+            if not own and self._found(name):
+                raise RemoteError(
+                    f"{name} is not deleted: nothing proves that this home made it",
+                    where=self.address,
+                    kept="the file as it is",
+                    todo="look what it is, and delete it by hand if nobody needs it there",
+                )
+            for file in own:
                 self._remove(file["id"])
 
-    def _upload(self, path: Path, name: str, sha256: str) -> dict[str, Any]:
+    def _upload(self, path: Path, name: str, facts: dict[str, str]) -> dict[str, Any]:
         from googleapiclient.http import MediaFileUpload
 
         media = MediaFileUpload(
             path, mimetype="application/octet-stream", chunksize=self._chunk, resumable=path.stat().st_size > 0
         )
         media.has_stream = lambda: False  # whole pieces: the HTTP client sends again what a stream no longer has
-        body = {"name": name + PART, "parents": [self._folder], "appProperties": {"sha256": sha256}}
+        body = {"name": name + PART, "parents": [self._folder], "appProperties": facts}
         request = self._files.create(body=body, media_body=media, fields=FIELDS, supportsAllDrives=True)
         if not media.resumable():
             return dict(self._retry(request.execute))
@@ -188,8 +205,13 @@ class DriveTarget:
         return dict(response)
 
     def _found(self, name: str) -> tuple[dict[str, Any], ...]:
+        """The files of that name, newest first, whoever put them."""
         quoted = name.replace("\\", "\\\\").replace("'", "\\'")
         return tuple(self._query(f" and name = '{quoted}'"))
+
+    def _own(self, name: str, home: str) -> tuple[dict[str, Any], ...]:
+        """Those of them that a home put; an empty id proves nothing."""
+        return tuple(file for file in self._found(name) if home and _home(file) == home)
 
     def _query(self, more: str) -> Iterator[dict[str, Any]]:
         folder = "mimeType != 'application/vnd.google-apps.folder'"
@@ -203,7 +225,8 @@ class DriveTarget:
         request = self._files.list(**options, pageSize=1000)
         while request is not None:
             page = self._retry(request.execute)
-            yield from page.get("files", ())
+            # Google's own documents and shortcuts have neither size nor bytes.
+            yield from (file for file in page.get("files", ()) if "size" in file)
             request = self._files.list_next(request, page)
 
     def _remove(self, file_id: str) -> None:
@@ -300,6 +323,17 @@ def _sums(path: Path) -> dict[str, str]:
     return {name: each.hexdigest() for name, each in sums.items()}
 
 
+def _as_put(file: dict[str, Any], sums: dict[str, str]) -> bool:
+    """Whether Drive's checksums of a file are those of what was put; it always knows the MD5."""
+    md5, sha256 = sums.get("md5"), sums.get("sha256")
+    return bool(md5) and file.get("md5Checksum") == md5 and file.get("sha256Checksum", sha256) == sha256
+
+
+def _home(file: dict[str, Any]) -> str:
+    return str(file.get("appProperties", {}).get("home", ""))
+
+
 def _stored(file: dict[str, Any]) -> Stored:
     sha256 = file.get("sha256Checksum") or file.get("appProperties", {}).get("sha256", "")
-    return Stored(file["name"], int(file["size"]), sha256, datetime.fromisoformat(file["modifiedTime"]).timestamp())
+    time = datetime.fromisoformat(file["modifiedTime"]).timestamp()
+    return Stored(file["name"], int(file["size"]), sha256, time, _home(file))

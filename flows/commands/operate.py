@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from autosync.backups import maker
 from autosync.errors import ConfigError
 from flows.commands.base import AsJson, app, console, moment, print_json, print_table, space
 from flows.commands.inspect import require_store
@@ -54,36 +55,57 @@ def backup(context: typer.Context, as_json: AsJson = False) -> None:
     """Back the database up now."""
     if context.invoked_subcommand is not None:
         return
-    from flows.backup import open_target, save_backup
+    from flows.backup import left_alone, open_target, save_backup
 
     here = space()
     require_store(here)
-    stored = save_backup(here)
+    saved = save_backup(here)
     if as_json:
-        print_json(stored)
-    else:
-        console().print(f"{stored.name}, {stored.size:,} bytes, to {open_target(here).address}")
+        print_json(msgspec.to_builtins(saved.stored) | {"left": saved.left})
+        return
+    address = open_target(here).address
+    console().print(f"{saved.stored.name}, {saved.stored.size:,} bytes, to {address}")
+    if saved.left:
+        console().print(left_alone(saved.left, address))
 
 
 @backup_app.command("list")
-def backup_list(as_json: AsJson = False) -> None:
-    """The backups that are kept, newest first."""
+def backup_list(
+    every: Annotated[bool, typer.Option("--all", help="Also those of other homes, or of nobody known.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """This home's backups, newest first."""
     from flows.backup import list_backups
 
-    found = list_backups(space())
+    backups = list_backups(space())
+    shown = (*backups.own, *(backups.others if every else ()))
     if as_json:
-        print_json({"backups": found})
-    else:
-        rows = [[item.name, f"{item.size:,}", moment(item.time), item.sha256[:16]] for item in found]
-        print_table("", ["name", "bytes", "made", "sha256"], rows)
+        rows = [msgspec.to_builtins(backup) | {"own": backup in backups.own, "home": maker(backup)} for backup in shown]
+        print_json({"backups": rows, "others": len(backups.others)})
+        return
+    columns = ["name", "bytes", "made", "sha256"]
+    lines = [[backup.name, f"{backup.size:,}", moment(backup.time), backup.sha256[:16]] for backup in shown]
+    if every:
+        columns.append("home")
+        for line, backup in zip(lines, shown, strict=True):
+            line.append("this home" if backup in backups.own else maker(backup) or "unknown")
+    print_table("", columns, lines)
+    if backups.others and not every:
+        text = f"{len(backups.others):,} more there, not proven to be of this home: autosync backup list --all"
+        console().print(f"\n{text}")
 
 
 @backup_app.command("restore")
-def backup_restore(name: str) -> None:
+def backup_restore(
+    name: str,
+    foreign: Annotated[
+        bool, typer.Option(help="Also one that another home made, or that nobody is known for.")
+    ] = False,
+) -> None:
     """Put a backup in the database's place; the present database is kept aside."""
     from flows.backup import restore_backup
 
-    path = restore_backup(space(), name)
+    path = restore_backup(space(), name, foreign=foreign)
     console().print(f"{path} is now {name}. Mirror and repository follow with: autosync run")
 
 

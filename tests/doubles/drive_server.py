@@ -123,6 +123,8 @@ class DriveServer(Double):
         return Reply(200, self._resource(self.kept[name]))
 
     def _resource(self, kept: Kept) -> dict[str, Any]:
+        if kept.meta.get("mimeType", "").startswith("application/vnd.google-apps."):  # no bytes: no size, no sums
+            return {"id": kept.id, "name": kept.meta["name"], "modifiedTime": f"{kept.modified:%Y-%m-%dT%H:%M:%S.000Z}"}
         return {
             "id": kept.id,
             "name": kept.meta["name"],
