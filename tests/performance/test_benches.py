@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.service import ROOT
+from tests.performance import bench_anomaly
 from tests.performance.memory import Peak
 from tests.pipeline import SHARED
 
@@ -70,3 +71,35 @@ def test_importing_a_history_is_measured(tmp_path: Path) -> None:
     made = json.loads(target.read_text())[0]
     assert made["autosync"]["wall"] > 0 and made["autosync"]["cpu"] > 0 and "autosync" in said
     assert (made["changes"]["insert"], made["changes"]["delete"]) == (54, 4) and made["changes"]["update"] > 0
+
+
+def test_what_a_group_leaves_of_the_whole_is_told() -> None:
+    """Counts are what is left; scores are weighted by windows; what isn't known exactly stays so."""
+    one = bench_anomaly.Group("one", 2, 100, 3, 4, 1, {"standard": 50.0}, margin=0.5)
+    whole = bench_anomaly.Group("all", 3, 160, 4, 6, 4, {"standard": 60.0})
+    rest = bench_anomaly.others(whole, one)
+    assert (rest.files, rest.points, rest.found, rest.windows, rest.false_points) == (1, 60, 1, 2, 3)
+    assert rest.scores == {"standard": 80.0} and rest.margin == 1.0  # (4 * 50 + 2 * 80) / 6 = 60
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "nab").is_dir(), reason="../shared/data/nab is not here")
+def test_the_page_has_the_detectors_figures(tmp_path: Path) -> None:
+    """docs/analytics.md gives what the benchmark measures: of the files chosen on, of the others, and of all."""
+    target = tmp_path / "out.json"
+    bench("bench_anomaly", "--data", str(SHARED / "data"), "--json", str(target))
+    result = json.loads(target.read_text())
+    rows = []
+    for label, group in zip(("the 30 ", "the other 28 ", "all 58 "), bench_anomaly.groups(result), strict=True):
+        form = "{:.2f} ± 0.05" if group.name == "others" else "{:.1f}"
+        scores = [form.format(group.scores[profile]) for profile in bench_anomaly.PROFILES]
+        rows.append(
+            (label, [*scores, f"{group.found} of {group.windows}", str(group.false_points), f"{group.points:,}"])
+        )
+    for label, kind in (("this one, as shipped ", "fixed"), ("this one, threshold searched ", "tuned")):
+        table = result[f"{kind}_threshold"]
+        rows.append((label, [f"{table[profile]['score']:.1f}" for profile in bench_anomaly.PROFILES]))
+    lines = (ROOT / "docs" / "analytics.md").read_text().splitlines()
+    for label, cells in rows:
+        line = next(line for line in lines if line.startswith(f"| {label}"))
+        assert [cell.strip() for cell in line.strip("|").split("|")][1:] == cells, line
+    assert any(f"{result['alerts_per_1000_points']:.2f} alerts per 1,000 points" in line for line in lines)
