@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from operator import attrgetter, itemgetter
+import stat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,26 +14,22 @@ from xxhash import xxh3_128, xxh3_128_hexdigest
 from autosync.errors import SourceError
 from autosync.parts import Stat
 from autosync.settings import Source
-from blocks.json_files import KEPT, LINES, Part
+from blocks.json_files import KEPT, Part
+from blocks.walk import Folder, JsonFiles, Listed, Walk, facts, glob, has_signs, look_at, refuse_special, unreadable
 
 RACY_SECONDS = 2.0
-JSON = (".json", *LINES)
 
 Fingerprint = dict[str, Any]
 
 
-class Listed(NamedTuple):
-    """What a folder shows: how people know it, with a separator behind; names and facts of its files, unordered."""
-
-    shown: str
-    names: list[str]
-    stats: list[Stat]
-
-
 class Found(NamedTuple):
-    """The files of a local source by folder, each with some; a file that is named itself has its path as its name."""
+    """The files of a local source by folder, each with some; a file that is named itself has its path as its name.
+
+    `left_out` says what was not looked at, and why.
+    """
 
     folders: list[Listed]
+    left_out: list[str]
 
     def parts(self) -> dict[str, Stat]:
         """The files in the order of their paths: as people know them -> size, time of change and inode."""
@@ -46,7 +42,8 @@ class Found(NamedTuple):
         )
 
     def fingerprint(self, at: float, seed: int) -> Fingerprint:
-        """Sizes, times and inodes of the files; `settled` says whether none is so new that a second write may hide.
+        """Sizes, times and inodes of the files; `settled` says whether none is so new that a second write may hide,
+        `left_out` what was not looked at.
 
         Args:
             at: When they were looked at, in Unix seconds.
@@ -54,40 +51,31 @@ class Found(NamedTuple):
         """
         stats = self.folders[0].stats
         one = len(self.folders) == len(stats) == 1
-        facts: Any = list(*stats) if one else xxh3_128_hexdigest(msgspec.msgpack.encode(self.folders), seed=seed)
+        shown: Any = list(*stats) if one else xxh3_128_hexdigest(msgspec.msgpack.encode(self.folders), seed=seed)
         newest = max((max(folder.stats, key=itemgetter(1)) for folder in self.folders), key=itemgetter(1))
-        return {"stat": facts, "settled": settled(newest, at)}
+        return {"stat": shown, "settled": settled(newest, at)} | ({"left_out": self.left_out} if self.left_out else {})
+
+
+def left_out(fingerprint: str) -> list[str]:
+    """What was not looked at, by a fingerprint as text."""
+    return list(msgspec.json.decode(fingerprint).get("left_out", [])) if fingerprint else []
 
 
 def find_parts(source: Source, base: Path) -> Found:
     """The files of a local source.
 
     Raises:
-        SourceError: Nothing is there, it can't be looked at, or a name is no text.
+        SourceError: Nothing is there, something can't be looked at or is no file, or a name is no text.
+        SourceUnavailable: Something vanished between two looks.
     """
     path = Path(os.path.normpath(base / Path(source.location).expanduser()))
-    try:
-        if path.is_dir():
-            found = Found(_list(str(path), _shown(path, base)))
-        elif any(sign in source.location for sign in "*?["):
-            pattern = str(Path(source.location).expanduser())
-            root = Path(path.anchor) if Path(pattern).is_absolute() else base
-            relative = str(Path(pattern).relative_to(root)) if Path(pattern).is_absolute() else pattern
-            found = _named([entry for entry in root.glob(relative) if entry.is_file()], base)
-        elif path.exists():
-            found = _named([path], base)
-        else:
-            raise SourceError(
-                "the source file doesn't exist",
-                where=str(path),
-                kept=KEPT,
-                todo=f"put it there, or correct `location` of source {source.name!r}",
-            )
-    except OSError as error:
-        raise unreadable(error.filename or str(path), error) from None
+    if has_signs(source.location) and not os.path.isdir(path):  # noqa: PTH112  # an error is the walk's to tell
+        found = _walked(_top(os.path.normpath(Path(source.location).expanduser()), base))
+    else:
+        found = _named(source, path, base)
     if not found.folders:
         raise SourceError(
-            "the source has no JSON files",
+            "the source has no JSON files" + "".join(f"; left out: {text}" for text in found.left_out),
             where=source.location,
             kept=KEPT,
             todo=f"put .json or .jsonl files there, or correct `location` of source {source.name!r}",
@@ -95,6 +83,43 @@ def find_parts(source: Source, base: Path) -> Found:
     for folder in found.folders:
         _refuse_names(folder)
     return found
+
+
+def _named(source: Source, path: Path, base: Path) -> Found:
+    """The files of a location that is no glob."""
+    info = look_at(str(path))
+    if info is None:
+        raise SourceError(
+            "the source file doesn't exist",
+            where=str(path),
+            kept=KEPT,
+            todo=f"put it there, or correct `location` of source {source.name!r}",
+        )
+    if stat.S_ISDIR(info.st_mode):
+        return _walked(Folder(_joined(_shown(path, base)), _joined(path), JsonFiles()))
+    refuse_special(str(path), info)
+    return Found([Listed("", [_shown(path, base)], [facts(info)])], [])
+
+
+def _walked(top: Folder) -> Found:
+    walk = Walk(top)
+    walk.run()
+    return Found(walk.listed, sorted(walk.left_out))
+
+
+def _top(pattern: str, base: Path) -> Folder:
+    """Where a glob begins: the configuration's folder, or the root for one that leads elsewhere from there."""
+    path = Path(pattern)
+    if path.is_relative_to(base):
+        path = path.relative_to(base)
+    if path.is_absolute():
+        return Folder(path.anchor, path.anchor, glob(path.parts[1:]))
+    return Folder("", _joined(base), glob(path.parts))
+
+
+def _joined(path: str | Path) -> str:
+    """A folder's path with a separator behind."""
+    return os.path.join(path, "")  # noqa: PTH118  # Path drops it
 
 
 def _refuse_names(folder: Listed) -> None:
@@ -118,41 +143,8 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _named(paths: list[Path], base: Path) -> Found:
-    names, stats = [_shown(path, base) for path in paths], [stat_of(path) for path in paths]
-    return Found([Listed("", names, stats)] if names else [])
-
-
 def _shown(path: Path, base: Path) -> str:
     return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
-
-
-def _list(folder: str, shown: str) -> list[Listed]:
-    """The JSON files of a folder and of those below it."""
-    names, inner = list[str](), list[str]()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(JSON) and entry.is_file():
-                names.append(entry.name)
-            elif entry.is_dir(follow_symlinks=False):
-                inner.append(entry.name)
-    handle, stat = os.open(folder, os.O_RDONLY), os.stat
-    try:  # a name is looked up faster from its folder than from the root
-        stats = [_facts(stat(name, dir_fd=handle)) for name in names]
-    except OSError as error:
-        raise unreadable(f"{folder}{os.sep}{error.filename}", error) from None
-    finally:
-        os.close(handle)
-    found = [Listed(f"{shown}{os.sep}", names, stats)] if names else []
-    for name in inner:
-        found += _list(f"{folder}{os.sep}{name}", f"{shown}{os.sep}{name}")
-    return found
-
-
-def unreadable(where: str, error: OSError) -> SourceError:
-    """The error for a file that the system refuses."""
-    what = f"the source can't be read: {error.strerror or error}"
-    return SourceError(what, where=where, kept=KEPT, todo="check that the file is there, and its rights")
 
 
 def part_of(shown: str, base: Path) -> Part:
@@ -163,12 +155,9 @@ def part_of(shown: str, base: Path) -> Part:
 def stat_of(path: str | Path) -> Stat:
     """Size, time of change and inode of a file; SourceError when it can't be looked at."""
     try:
-        return _facts(os.stat(path))  # noqa: PTH116  # no Path for each of thousands of files
+        return facts(os.stat(path))  # noqa: PTH116  # no Path for each of thousands of files
     except OSError as error:
         raise unreadable(str(path), error) from None
-
-
-_facts: Callable[[os.stat_result], Stat] = attrgetter("st_size", "st_mtime_ns", "st_ino")
 
 
 def settled(stat: Stat, at: float) -> bool:

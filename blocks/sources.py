@@ -33,8 +33,8 @@ from blocks.source_files import (
     part_of,
     settled,
     stat_of,
-    unreadable,
 )
+from blocks.walk import unreadable
 
 ROWS_AT_ONCE = 4096
 PARTS_AT_ONCE = 1000
@@ -260,7 +260,7 @@ def open_source(
     looked, at = find_parts(source, base), time.time()
     fingerprint = looked.fingerprint(at, seed)
     if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
-        return previous
+        return previous if looked.left_out == previous.get("left_out", []) else _carried(fingerprint, previous)
     found = looked.parts()
     parts, old, states = [part_of(shown, base) for shown in found], before(), list[PartState]()
     before_it, grown = _settled_lines(previous, parts, source.records), None
@@ -271,8 +271,13 @@ def open_source(
         states = [_state(p, stat, at, seed, old.get(p.shown)) for p, stat in zip(parts, found.values(), strict=True)]
         now = _joint_digest(states, seed) if all(state.digest for state in states) else ""
     if previous is not None and now == digest:
-        return fingerprint | ({"lines": previous["lines"]} if "lines" in previous else {})
+        return _carried(fingerprint, previous)
     return Input(parts, fingerprint, now, source.records, list(found.values()), seed, states, old, grown)
+
+
+def _carried(fingerprint: Fingerprint, previous: Fingerprint) -> Fingerprint:
+    """A new fingerprint of the same content."""
+    return fingerprint | ({"lines": previous["lines"]} if "lines" in previous else {})
 
 
 def _settled_lines(previous: Fingerprint | None, parts: Sequence[Part], records: str) -> Grown | None:

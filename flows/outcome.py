@@ -17,6 +17,8 @@ from blocks.store import history, ledger
 from flows.log import mask
 from flows.space import Space, now
 
+NAMED = 3
+
 
 @dataclass
 class Outcome:
@@ -31,6 +33,7 @@ class Outcome:
     link: str = ""
     error: str = ""
     rebuilt: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @classmethod
     def of_error(cls, source: str, error: BaseException) -> Outcome:
@@ -48,12 +51,18 @@ class Outcome:
         if self.error:
             return f"{self.source} {self.outcome}: {self.error}"
         if not self.counts.changed:
-            return f"{self.source}: nothing changed" + self._refused()
+            return f"{self.source}: nothing changed" + self._besides()
         commit = f", commit {self.commit[:10]}" if self.commit else ""
-        return f"{self.source}: {self.counts}, seq {self.seq}{commit}" + self._refused()
+        return f"{self.source}: {self.counts}, seq {self.seq}{commit}" + self._besides()
 
-    def _refused(self) -> str:
-        return f", {self.counts.quarantined} rows in quarantine" if self.counts.quarantined else ""
+    def _besides(self) -> str:
+        refused = f", {self.counts.quarantined} rows in quarantine" if self.counts.quarantined else ""
+        more = len(self.left_out) - NAMED
+        return (
+            refused
+            + "".join(f"; left out: {text}" for text in self.left_out[:NAMED])
+            + (f"; and {more:,} more, see autosync status" if more > 0 else "")
+        )
 
 
 def begin(space: Space, run: str, source: str, scheduled: datetime | None) -> None:

@@ -10,6 +10,7 @@ from autosync.errors import Refused
 from autosync.settings import Source
 from autosync.sift import Staged
 from blocks import staging
+from blocks.source_files import left_out
 from blocks.store import batches
 from blocks.store.schema import Db, connect
 from flows.describing import differing
@@ -21,7 +22,8 @@ SHOWN = 20
 
 
 def describe(space: Space, name: str, instead: Instead | None = None) -> dict[str, Any]:
-    """The plan for a source: outcome, counts, first changes with the fields that differ, refused rows.
+    """The plan for a source: outcome, counts, first changes with the fields that differ, refused rows, and what it
+    doesn't look at.
 
     Args:
         instead: What would be taken instead of the source.
@@ -42,7 +44,8 @@ def describe(space: Space, name: str, instead: Instead | None = None) -> dict[st
 def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Instead | None) -> dict[str, Any]:
     found = examine(space, db, source, folder, instead, docs=folder.parent)
     if isinstance(found, str):
-        return {"source": source.name, "outcome": "unchanged"}
+        known = batches.state(db, source.name).fingerprint
+        return {"source": source.name, "outcome": "unchanged", "left_out": left_out(found or known)}
     ticket, staged = found
     counts, changes = ticket.counts, _changes(db, folder, staged)
     result: dict[str, Any] = {
@@ -55,6 +58,7 @@ def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Inste
         "changes": changes,
         "more": counts.changed - len(changes),
         "refused": [{"place": row.place, "id": row.id, "reason": row.reason} for row in staged.refused[:SHOWN]],
+        "left_out": left_out(ticket.fingerprint),
         "error": None,
     }
     try:

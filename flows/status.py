@@ -1,10 +1,11 @@
-"""What `autosync status` shows: per source the last run, freshness, cursors, quarantine; locks and the outbox."""
+"""What `autosync status` shows: per source the last run, freshness, cursors, quarantine, what is left out; locks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from blocks.store import history, ledger
+from blocks.source_files import left_out
+from blocks.store import batches, history, ledger
 from flows.space import Space, now
 
 
@@ -31,6 +32,7 @@ def describe_status(here: Space) -> dict[str, Any]:
                     "age": since,
                     "freshness": freshness(since, limits.warn_after, limits.error_after),
                     "records": counts.get(source.into, 0),
+                    "left_out": left_out(batches.state(db, source.name).fingerprint),
                     "quarantine": sum(item["source"] == source.name for item in items),
                     "cursors": [cursor for cursor in cursors if cursor["collection"] == source.into],
                 }

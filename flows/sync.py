@@ -68,7 +68,7 @@ async def sync(
 async def _stages(space: Space, source: str, run: str, accept: str, instead: Instead | None) -> Outcome:
     outcome = Outcome(source)
     found = await ingest_stage(space, source, run, accept, instead)
-    outcome.counts = found.counts
+    outcome.counts, outcome.left_out = found.counts, found.left_out
     if not found.batch and not await asyncio.to_thread(pending, space, source):
         return outcome
     grant: Grant = await lock_stage(space, source, run)

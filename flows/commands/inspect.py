@@ -38,6 +38,8 @@ def status(as_json: AsJson = False) -> None:
     for source in found["sources"]:
         if source["error"]:
             out.print(f"\n{source['source']}: {source['error']}", style="red")
+        for text in source["left_out"]:
+            out.print(f"\n{source['source']}: left out: {text}")
     for lock in found["locks"]:
         out.print(f"\nlock {lock['name']}: run {lock['run']}, for {age(now() - lock['since'])}")
     out.print(f"\n{found['waiting']} notices wait in the outbox" if found["waiting"] else "")

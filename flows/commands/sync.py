@@ -175,7 +175,8 @@ def print_plan(found: dict[str, Any]) -> None:
     """The plan for people."""
     out = console()
     if "inserted" not in found:
-        out.print(f"{found['source']}: {found.get('error') or 'nothing would change'}\n")
+        out.print(f"{found['source']}: {found.get('error') or 'nothing would change'}")
+        _print_left_out(found)
         return
     out.print(
         f"{found['source']}: would insert {found['inserted']:,}, update {found['updated']:,}, delete "
@@ -189,4 +190,12 @@ def print_plan(found: dict[str, Any]) -> None:
         out.print(f"  refuse  {refused['place']}: {refused['reason']}")
     if found.get("error"):
         out.print(f"\n{found['error']}", style="red")
+    _print_left_out(found)
+
+
+def _print_left_out(found: dict[str, Any]) -> None:
+    """What a plan doesn't look at, and the empty line at its end."""
+    out = console()
+    for text in found.get("left_out", []):
+        out.print(f"  left out: {text}")
     out.print("")

@@ -17,7 +17,7 @@ from autosync.settings import Source
 from autosync.sift import Block, Sifter, Staged
 from blocks import staging
 from blocks.parsing import ProcessParser
-from blocks.source_files import Fingerprint
+from blocks.source_files import Fingerprint, left_out
 from blocks.sources import Input, Known, open_source
 from blocks.store import batches, hashes, ledger, parts
 from blocks.store.schema import Db
@@ -29,13 +29,14 @@ from flows.stages.task import stage
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
-    """What ingest found; `batch` is empty when the source is as it was."""
+    """What ingest found; `batch` is empty when the source is as it was, `left_out` what it passes over from now on."""
 
     batch: str = ""
     counts: Counts = Counts()
     state_version: int = 0
     rows: int = 0
     deletes_withheld: bool = False
+    left_out: list[str] = []
 
 
 def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead | None = None) -> Ingested:
@@ -54,10 +55,13 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
     staging.discard_stale(space.home.staging, now() - 86_400)
     with space.database() as db, ExitStack() as unless_staged:
         unless_staged.callback(staging.discard, folder)
+        before = left_out(batches.state(db, source.name).fingerprint)
         found = examine(space, db, source, folder, instead, accept)
+        now_left_out = left_out(found if isinstance(found, str) else found[0].fingerprint)
+        new = [text for text in now_left_out if text not in before]
         if isinstance(found, str):
             batches.touch(db, source.name, found) if found else None
-            return Ingested(state_version=batches.state(db, source.name).version)
+            return Ingested(state_version=batches.state(db, source.name).version, left_out=new)
         ticket, staged = found
         ledger.quarantine(
             db, source.name, run, staged.refused, now=now(), whole=instead is None and source.mode == "snapshot"
@@ -71,6 +75,7 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
         state_version=ticket.state_version,
         rows=ticket.rows,
         deletes_withheld=ticket.deletes_withheld,
+        left_out=new,
     )
 
 
