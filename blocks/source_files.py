@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
+from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +13,11 @@ from typing import Any, NamedTuple
 import msgspec
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from autosync.errors import SourceError
+from autosync.errors import ConfigError, SourceError
 from autosync.parts import Stat
 from autosync.settings import Source
 from blocks.json_files import KEPT, Part
+from blocks.own_folders import OwnFolder, OwnFolders
 from blocks.walk import Folder, JsonFiles, Listed, Walk, facts, glob, has_signs, look_at, refuse_special, unreadable
 
 RACY_SECONDS = 2.0
@@ -61,18 +64,30 @@ def left_out(fingerprint: str) -> list[str]:
     return list(msgspec.json.decode(fingerprint).get("left_out", [])) if fingerprint else []
 
 
-def find_parts(source: Source, base: Path) -> Found:
+def find_parts(source: Source, base: Path, own: Sequence[OwnFolder] = ()) -> Found:
     """The files of a local source.
 
+    Args:
+        base: Folder that a relative location starts from.
+        own: The folders that AutoSync writes to, which are left out.
+
     Raises:
+        ConfigError: It lies in the home.
         SourceError: Nothing is there, something can't be looked at or is no file, or a name is no text.
         SourceUnavailable: Something vanished between two looks.
     """
-    path = Path(os.path.normpath(base / Path(source.location).expanduser()))
-    if has_signs(source.location) and not os.path.isdir(path):  # noqa: PTH112  # an error is the walk's to tell
-        found = _walked(_top(os.path.normpath(Path(source.location).expanduser()), base))
-    else:
-        found = _named(source, path, base)
+    location = Path(os.path.normpath(Path(source.location).expanduser()))
+    path = Path(os.path.normpath(base / location))
+    is_glob = has_signs(source.location) and not os.path.isdir(path)  # noqa: PTH112  # an error is the walk's to tell
+    beside = OwnFolders(own, _begin(location, base) if is_glob else path)
+    if beside.home_above:
+        raise ConfigError(
+            f"source {source.name!r} reads what AutoSync itself writes",
+            where=str(path),
+            kept=KEPT,
+            todo=f"correct its `location`, or keep the home elsewhere (--home or AUTOSYNC_HOME); it is {own[0].path}",
+        )
+    found = _walked(_top(location, base), beside) if is_glob else _named(source, path, base, beside)
     if not found.folders:
         raise SourceError(
             "the source has no JSON files" + "".join(f"; left out: {text}" for text in found.left_out),
@@ -85,7 +100,12 @@ def find_parts(source: Source, base: Path) -> Found:
     return found
 
 
-def _named(source: Source, path: Path, base: Path) -> Found:
+def _begin(pattern: Path, base: Path) -> Path:
+    """The folder that a glob names before its first sign."""
+    return base.joinpath(*takewhile(lambda name: not has_signs(name), pattern.parts))
+
+
+def _named(source: Source, path: Path, base: Path, beside: OwnFolders) -> Found:
     """The files of a location that is no glob."""
     info = look_at(str(path))
     if info is None:
@@ -96,20 +116,19 @@ def _named(source: Source, path: Path, base: Path) -> Found:
             todo=f"put it there, or correct `location` of source {source.name!r}",
         )
     if stat.S_ISDIR(info.st_mode):
-        return _walked(Folder(_joined(_shown(path, base)), _joined(path), JsonFiles()))
+        return _walked(Folder(_joined(_shown(path, base)), _joined(path), JsonFiles()), beside)
     refuse_special(str(path), info)
     return Found([Listed("", [_shown(path, base)], [facts(info)])], [])
 
 
-def _walked(top: Folder) -> Found:
-    walk = Walk(top)
+def _walked(top: Folder, beside: OwnFolders) -> Found:
+    walk = Walk(top, beside)
     walk.run()
     return Found(walk.listed, sorted(walk.left_out))
 
 
-def _top(pattern: str, base: Path) -> Folder:
+def _top(path: Path, base: Path) -> Folder:
     """Where a glob begins: the configuration's folder, or the root for one that leads elsewhere from there."""
-    path = Path(pattern)
     if path.is_relative_to(base):
         path = path.relative_to(base)
     if path.is_absolute():

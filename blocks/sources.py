@@ -25,6 +25,7 @@ from autosync.seen import raw_digests
 from autosync.settings import Source
 from autosync.sift import Block
 from blocks.json_files import KEPT, LINES, Part, read_lines, read_open, read_part
+from blocks.own_folders import OwnFolder
 from blocks.source_files import (
     Fingerprint,
     digest_of,
@@ -237,6 +238,7 @@ def open_source(
     seed: int,
     headers: Mapping[str, str] | None = None,
     before: Callable[[], Mapping[str, PartState]] = dict,
+    own: Sequence[OwnFolder] = (),
 ) -> Input | Fingerprint:
     """Look whether a source changed.
 
@@ -248,16 +250,18 @@ def open_source(
         seed: The key of that digest.
         headers: Request headers for an address, such as Authorization.
         before: Gives what the files of a folder were last time, by name.
+        own: The folders that AutoSync writes to, which are no input.
 
     Returns:
         The Input to read, or, when it is as it was, its present fingerprint.
 
     Raises:
         SourceError, SourceUnavailable: It can't be read.
+        ConfigError: It lies in the home.
     """
     if is_url(source.location):
         return _open_address(source, scratch, previous, digest, seed, headers)
-    looked, at = find_parts(source, base), time.time()
+    looked, at = find_parts(source, base, own), time.time()
     fingerprint = looked.fingerprint(at, seed)
     if previous and previous.get("settled") and previous["stat"] == fingerprint["stat"]:
         return previous if looked.left_out == previous.get("left_out", []) else _carried(fingerprint, previous)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from autosync.errors import SourceError, SourceUnavailable
 from autosync.parts import Stat
 from blocks.json_files import KEPT, LINES
+from blocks.own_folders import OwnFolders
 
 JSON = (".json", *LINES)
 SIGNS = "*?["
@@ -152,7 +153,8 @@ class Walk:
         left_out: What was not looked at, and why, for people.
     """
 
-    def __init__(self, top: Folder) -> None:
+    def __init__(self, top: Folder, own: OwnFolders) -> None:
+        self._own = own
         self.listed: list[Listed] = []
         self.left_out: list[str] = []
         self._folders, self._links = [top], list[Folder]()
@@ -224,7 +226,10 @@ class Walk:
             self.listed.append(listed)
 
     def _is_new(self, folder: Folder, info: os.stat_result) -> bool:
-        """Whether a folder is to be read: always where it stands, once where links lead to it."""
+        """Whether a folder is to be read: not AutoSync's own; else always where it stands, once behind links."""
+        if what := self._own.of(info):
+            self._leave_out(folder.shown[:-1], what)
+            return False
         key = (info.st_dev, info.st_ino, folder.names)
         if folder.linked and key in self._entered:
             self._leave_out(folder.shown[:-1], READ_ALREADY)
@@ -233,7 +238,7 @@ class Walk:
         return True
 
     def _leave_out(self, shown: str, why: str) -> None:
-        self.left_out.append(f"{_text(shown)}: {why}")
+        self.left_out.append(f"{_text(shown)} ({why})")
 
     def _look_at(self, folder: Folder, name: str, listed: Listed, *, exists: bool = True) -> None:
         """Look at one name that is a link, no plain file, or known from the glob alone."""
@@ -251,8 +256,11 @@ class Walk:
                 self._enter(folder, name, names)
         elif folder.has(name):
             refuse_special(path, info)
-            listed.names.append(name)
-            listed.stats.append(facts(info))
+            if what := self._own.around(path) if os.path.islink(path) else None:  # noqa: PTH114  # as above
+                self._leave_out(f"{folder.shown}{name}", what)
+            else:
+                listed.names.append(name)
+                listed.stats.append(facts(info))
 
     def _enter(self, folder: Folder, name: str, names: JsonFiles | Glob) -> None:
         """Go on with a subfolder, which may be a link."""
@@ -261,6 +269,8 @@ class Walk:
             self._folders.append(folder.below(name, names, linked=folder.linked))
         elif folder.names.deep and is_within(os.path.realpath(folder.path), os.path.realpath(path)):
             self._leave_out(f"{folder.shown}{name}", LIES_IN)
+        elif what := self._own.around(path):
+            self._leave_out(f"{folder.shown}{name}", what)
         else:
             heappush(self._links, folder.below(name, names, linked=True))
 

@@ -9,9 +9,11 @@ import asyncio
 import fnmatch
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from autosync.settings import Source
+from blocks.own_folders import OwnFolders
 from blocks.sources import is_url
 from flows.log import event, open_log
 from flows.space import Space, open_space
@@ -21,7 +23,7 @@ IGNORED = (".tmp", ".swp", "~", ".part", ".crdownload")
 
 
 def watched_folder(space: Space, source: Source) -> Path | None:
-    """The folder whose files make up a source; None for an address, or when it doesn't exist."""
+    """The folder whose files make up a source; None for an address, or when it doesn't exist or lies in the home."""
     if is_url(source.location):
         return None
     path = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
@@ -29,7 +31,7 @@ def watched_folder(space: Space, source: Source) -> Path | None:
         if path.parent == path:
             return None
         path = path.parent
-    return path
+    return None if OwnFolders(space.own, path).home_above else path
 
 
 def touched_sources(space: Space, changed: set[str]) -> list[str]:
@@ -37,7 +39,10 @@ def touched_sources(space: Space, changed: set[str]) -> list[str]:
     names = []
     for source in space.settings.source:
         folder = watched_folder(space, source)
-        if folder is not None and any(belongs(space, source, folder, Path(path)) for path in changed):
+        if folder is None:
+            continue
+        own = OwnFolders(space.own, folder)
+        if any(belongs(space, source, folder, Path(path)) and not own.around(path) for path in changed):
             names.append(source.name)
     return names
 
@@ -56,20 +61,27 @@ def belongs(space: Space, source: Source, folder: Path, path: Path) -> bool:
 
 async def watch(space: Space, stop: asyncio.Event) -> None:
     """Sync the sources whose files change, until asked to stop."""
-    from watchfiles import awatch
-
     from flows.running import sync_source, warm
 
     await warm()
+    async for name in saved(space, stop):
+        await sync_source(space, name)
+
+
+async def saved(space: Space, stop: asyncio.Event) -> AsyncIterator[str]:
+    """The sources whose files were saved, until asked to stop; what AutoSync itself writes is not among them."""
+    from watchfiles import DefaultFilter, awatch
+
     folders = {folder for source in space.settings.source if (folder := watched_folder(space, source)) is not None}
     if not folders:
         await stop.wait()
         return
+    beside = DefaultFilter(ignore_paths=[f"{space.home.path}{os.sep}"])
     event("observer", "-", f"watching {', '.join(sorted(map(str, folders)))}")
-    async for changes in awatch(*folders, step=SETTLE_MS, stop_event=stop, recursive=True):
+    async for changes in awatch(*folders, watch_filter=beside, step=SETTLE_MS, stop_event=stop, recursive=True):
         for name in touched_sources(space, {path for _, path in changes}):
             event("observer", name, "a file was saved")
-            await sync_source(space, name)
+            yield name
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from autosync.settings import Home, Settings, Source, read
 from blocks.mirror_files import Target
+from blocks.own_folders import HOME, OwnFolder
 from blocks.private_files import keep_private
 from blocks.store.batches import collection_id
 from blocks.store.schema import Db, connect, explained
@@ -62,6 +63,18 @@ class Space:
     def base(self) -> Path:
         """The folder that relative locations start from: the configuration's."""
         return self.config.parent
+
+    @property
+    def own(self) -> list[OwnFolder]:
+        """The folders that AutoSync writes to, the home first: what lies in them is no input."""
+        push, backup = self.settings.push, self.settings.backup
+        folders = [OwnFolder(self.home.path, HOME)]
+        if backup.folder and not backup.block:
+            folders.append(OwnFolder(self.base / backup.folder, "AutoSync's backups"))
+        url = (push.url or "").removeprefix("file://")
+        if url and ":" not in url and not push.block:
+            folders.append(OwnFolder(self.base / url, "the repository that AutoSync pushes to"))
+        return folders
 
     @contextmanager
     def database(self, *, read_only: bool = False) -> Iterator[Db]:

@@ -115,7 +115,15 @@ def examine(
         if instead is None:
             before = partial(parts.kept, db, source.name) if known else dict
             opened = open_source(
-                source, space.base, folder, previous, state.digest, state.seed, _headers(space, source), before
+                source,
+                space.base,
+                folder,
+                previous,
+                state.digest,
+                state.seed,
+                _headers(space, source),
+                before,
+                space.own,
             )
             if not isinstance(opened, Input):
                 return "" if opened == previous else msgspec.json.encode(opened).decode()

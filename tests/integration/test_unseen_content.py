@@ -192,10 +192,10 @@ def test_links_back_are_told_and_not_followed(tmp_path: Path, location: str) -> 
     found = look(tmp_path, location)
     assert sorted(found.parts()) == ["things/a/a0.json", "things/b/b0.json"]
     assert sorted(found.left_out) == [
-        "things/a/b: behind a link, and read already",
-        "things/a/root: a link to a folder that it lies in",
-        "things/a/self: a link to a folder that it lies in",
-        "things/b/a: behind a link, and read already",
+        "things/a/b (behind a link, and read already)",
+        "things/a/root (a link to a folder that it lies in)",
+        "things/a/self (a link to a folder that it lies in)",
+        "things/b/a (behind a link, and read already)",
     ]
 
 
@@ -212,8 +212,8 @@ def test_a_folder_behind_two_links_is_read_once(tmp_path: Path, location: str) -
     found = look(base, location)
     assert sorted(found.parts()) == ["things/r0.json", "things/x/i0.json", "things/y/o0.json"]
     assert sorted(found.left_out) == [
-        "things/y/inner: behind a link, and read already",
-        "things/z: behind a link, and read already",
+        "things/y/inner (behind a link, and read already)",
+        "things/z (behind a link, and read already)",
     ]
 
 
@@ -222,7 +222,7 @@ def test_a_link_whose_name_is_no_text_is_told(tmp_path: Path) -> None:
     place = synced(tmp_path, "things")
     link = Path(os.fsdecode(bytes(tmp_path / "things") + b"/l\xff"))
     link.symlink_to("sub")
-    assert place.run().found.left_out == ["things/l\\xff: behind a link, and read already"]
+    assert place.run().found.left_out == ["things/l\\xff (behind a link, and read already)"]
     link.unlink()
     link.symlink_to(os.fsdecode(b"nowhere\xff"))
     with pytest.raises(SourceError, match=r"leads to nothing \(nowhere\\xff\)") as caught:
@@ -237,7 +237,7 @@ def test_a_glob_reads_no_file_twice(tmp_path: Path) -> None:
     for location in ("things/*/r1.json", "things/*/r[1].json", "*/*/r1.json", "**/r1.json"):
         found = look(tmp_path, location)
         assert list(found.parts()) == ["things/2024/r1.json"]
-        assert found.left_out == ["things/latest: behind a link, and read already"]
+        assert found.left_out == ["things/latest (behind a link, and read already)"]
 
 
 def test_a_glob_of_fixed_depth_follows_links_back(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_what_is_left_out_is_said_once_by_a_run_and_always_by_plan_and_status(
     place = synced(tmp_path, "things")
     assert place.run().found.left_out == [] and describe(place.space, "things")["left_out"] == []
     (tmp_path / "things" / "latest").symlink_to("sub")
-    said = ["things/latest: behind a link, and read already"]
+    said = ["things/latest (behind a link, and read already)"]
     assert describe(place.space, "things")["left_out"] == said
     found = place.run().found
     assert (found.batch, found.left_out) == ("", said)
