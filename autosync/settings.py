@@ -244,6 +244,13 @@ class Home:
         return self.path / "home-id.json"
 
     @property
+    def entries(self) -> tuple[Path, ...]:
+        """What AutoSync keeps in the home, where people may keep files of their own beside it."""
+        names = ("repository-cache", "validator.json")
+        own = (self.database, self.identity, self.mirror, self.repository, self.reports, self.quality, self.log.parent)
+        return (*own, self.staging, self.prefect, self.backups, *(self.path / name for name in names))
+
+    @property
     def mirror(self) -> Path:
         return self.path / "data_backup"
 

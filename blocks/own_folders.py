@@ -14,10 +14,14 @@ Identity = tuple[int, int]
 
 
 class OwnFolder(NamedTuple):
-    """A folder that AutoSync writes to, and what, for people."""
+    """A folder that AutoSync writes to, and what, for people.
+
+    `entries` are the files and folders in it that are AutoSync's, where people may keep others beside them.
+    """
 
     path: Path
     what: str
+    entries: tuple[Path, ...] = ()
 
 
 class OwnFolders:
@@ -29,11 +33,11 @@ class OwnFolders:
     """
 
     def __init__(self, folders: Sequence[OwnFolder] = (), top: str | Path = os.sep) -> None:
-        above = {identity for path in _upwards(top) if (identity := _identity(path))}
+        above = [identity for path in _upwards(top) if (identity := _identity(path))]
         self._what: dict[Identity, str] = {}
         self._around: dict[str, str | None] = {}
         self.home_above = False
-        for folder in folders:
+        for folder in _of_people(folders, above):
             for path in _with_links(folder.path) if folder.what == HOME else [folder.path]:
                 if (identity := _identity(path)) in above:
                     self.home_above |= folder.what == HOME
@@ -61,6 +65,15 @@ class OwnFolders:
     def _at(self, path: str) -> str | None:
         identity = _identity(path)
         return self._what.get(identity) if identity else None
+
+
+def _of_people(folders: Sequence[OwnFolder], above: Sequence[Identity]) -> Iterator[OwnFolder]:
+    """The folders; instead of one that a look begins below of, just what is AutoSync's in it."""
+    for folder in folders:
+        if folder.entries and _identity(folder.path) in above[1:]:
+            yield from (OwnFolder(path, folder.what) for path in folder.entries)
+        else:
+            yield folder
 
 
 def _upwards(path: str | Path) -> Iterator[str]:

@@ -68,7 +68,7 @@ class Space:
     def own(self) -> list[OwnFolder]:
         """The folders that AutoSync writes to, the home first: what lies in them is no input."""
         push, backup = self.settings.push, self.settings.backup
-        folders = [OwnFolder(self.home.path, HOME)]
+        folders = [OwnFolder(self.home.path, HOME, self.home.entries)]
         if backup.folder and not backup.block:
             folders.append(OwnFolder(self.base / backup.folder, "AutoSync's backups"))
         url = (push.url or "").removeprefix("file://")

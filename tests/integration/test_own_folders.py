@@ -199,6 +199,19 @@ def test_a_source_in_the_home_is_refused(tmp_path: Path, location: str) -> None:
     assert watched == (tmp_path if location == "file.json" else None)
 
 
+@pytest.mark.parametrize(("home", "location"), [(".", "data"), (".", "data/*.json"), ("data", "data/r0.json")])
+def test_peoples_files_in_the_home_are_read(tmp_path: Path, home: str, location: str) -> None:
+    """A home that is the project's folder, or holds the source's file, refuses only what is AutoSync's in it."""
+    place = at(tmp_path, home, location)
+    place.run()
+    assert set(place.records()) == ({"r0"} if "r0" in location else {"r0", "r1", "r2"})
+    for own in ("data_backup/things", "data_backup/*/*.json", "home-id.json", "prefect/*.json"):
+        (tmp_path / home / "home-id.json").write_text("[]")
+        place.configure(location=str(Path(home) / own))
+        with pytest.raises(ConfigError, match="reads what AutoSync itself writes"):
+            place.run()
+
+
 OTHERS = '\n[backup]\nfolder = "copies"\n[push]\nurl = "{url}"\n'
 
 
