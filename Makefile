@@ -6,7 +6,7 @@ export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: run up plan test test-unit test-integration test-performance check format lock soak bench bench-anomaly clean
+.PHONY: run up plan test test-unit test-integration test-performance check format lock soak kills bench bench-anomaly clean
 
 run: $(STAMP)
 	@$(BIN)/autosync run
@@ -49,6 +49,9 @@ format: $(STAMP)
 
 soak: $(STAMP)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/integration/test_state_machine.py
+
+kills: $(STAMP)
+	@$(BIN)/python -m tests.performance.random_kills
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.performance.datapath --shape all --others --json
