@@ -16,7 +16,7 @@ from pydantic import Field, HttpUrl, SecretStr
 
 from autosync.errors import ConfigError
 from autosync.ports import Remote
-from blocks.git import GitRepository
+from blocks.repository.git import GitRepository
 from blocks.store.schema import Db, connect
 
 LOGO = HttpUrl("https://raw.githubusercontent.com/git/git-scm.com/gh-pages/images/logos/downloads/Git-Icon-1788C.png")
@@ -119,10 +119,10 @@ def load_block(name: str) -> Any:
     Raises:
         ConfigError: There is none, or it was saved by another version.
     """
-    import blocks.drive
-    import blocks.email
-    import blocks.github
-    import blocks.slack  # noqa: F401  # importing registers the types, so that Prefect finds the classes
+    import blocks.backup.drive
+    import blocks.notify.email
+    import blocks.notify.slack
+    import blocks.repository.github  # noqa: F401  # importing registers the types, so that Prefect finds the classes
 
     if name.count("/") != 1:
         raise ConfigError(

@@ -23,8 +23,8 @@ from blocks.store import leases, ledger
 from blocks.store.leases import LeaseHolder
 from blocks.store.schema import Db
 from flows.log import event
-from flows.server import lease_folder
-from flows.space import Space, now
+from flows.prefect_server import lease_folder
+from flows.workspace import Space, now
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -8,8 +8,8 @@ from typing import Any
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
 
 from blocks.store import history
-from flows.outcome import Outcome
-from flows.space import Space
+from flows.run_result import Outcome
+from flows.workspace import Space
 
 TABLE_ROWS = 100
 

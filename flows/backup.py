@@ -19,11 +19,11 @@ from autosync.backups import Backups, backup_name, divide, expired, maker, next_
 from autosync.errors import ConfigError, Refused, StoreError
 from autosync.ports import BackupTarget, Stored
 from blocks import home_id
-from blocks.folder import FolderTarget
+from blocks.backup.folder import FolderTarget
 from blocks.store import history
 from flows.log import event, open_log
-from flows.space import Space, now, open_space
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import Space, now, open_space
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from uuid import uuid4
 import msgspec
 from prefect import flow, runtime
 
-from blocks import mirror_versions
-from blocks.mirror_files import writing
+from blocks.mirror import versions as mirror_versions
+from blocks.mirror.files import writing
 from blocks.store import compaction, history
 from blocks.store.history import Row
 from flows.log import event, open_log
-from flows.space import Space, now, open_space
 from flows.stages.lock import Grant, kept, lock_stage
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import Space, now, open_space
 
 
 class Compacted(msgspec.Struct, frozen=True, kw_only=True):

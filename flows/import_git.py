@@ -7,11 +7,11 @@ from uuid import uuid4
 
 from prefect import flow, runtime
 
-from flows.importing import import_history, imported_source
 from flows.log import event, mask, open_log
-from flows.space import open_space
+from flows.operations.import_history import import_history, imported_source
 from flows.stages.lock import Grant, kept, lock_stage
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import open_space
 
 import_stage = stage("import", "Write the history of a file in a Git repository to the change log.")(import_history)
 

@@ -10,11 +10,11 @@ from prefect.artifacts import acreate_table_artifact
 
 from autosync.ports import Notice
 from blocks.store import ledger
-from flows.health import Health, examine
 from flows.log import event, open_log
-from flows.space import Space, now, open_space
+from flows.operations.health import Health, examine
 from flows.stages.notify import notify_stage
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import Space, now, open_space
 
 
 def tell(space: Space, rows: list[Health]) -> int:

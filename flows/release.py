@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from autosync.errors import AutoSyncError
-from autosync.release import JOBS, Action, Job, JobFailed, Result, State, due, next_action, read_junit
+from autosync.release_policy import JOBS, Action, Job, JobFailed, Result, State, due, next_action, read_junit
 from flows.log import event, mask, open_log
-from flows.programs import say
-from flows.release_jobs import ACTIONS, WORK
-from flows.release_setup import COMMANDS, REPORT, Setup, junit_of, known, load_result, write
-from flows.space import open_space
-from flows.stages.task import Stage, stage
+from flows.release_pipeline.jobs import ACTIONS, WORK
+from flows.release_pipeline.programs import say
+from flows.release_pipeline.setup import COMMANDS, REPORT, Setup, junit_of, known, load_result, write
+from flows.tasks import Stage, stage
+from flows.workspace import open_space
 
 if TYPE_CHECKING:
     from prefect.flows import Flow

@@ -12,10 +12,10 @@ from prefect.artifacts import acreate_markdown_artifact
 from autosync.ports import Notice
 from blocks.store import ledger
 from flows.log import event, open_log
-from flows.space import Space, open_space
 from flows.stages.analyze import analyze_stage
 from flows.stages.notify import notify_stage
 from flows.stages.report import report_stage
+from flows.workspace import Space, open_space
 
 if TYPE_CHECKING:
     from reports.report_values import ReportValues

@@ -7,9 +7,9 @@ from typing import Any
 from prefect import flow
 
 from flows.log import event, open_log
-from flows.past import write_collection
-from flows.space import open_space
-from flows.stages.task import stage
+from flows.operations.restore import write_collection
+from flows.tasks import stage
+from flows.workspace import open_space
 
 restore_stage = stage("restore", "Write a collection as of a seq or time to a file.")(write_collection)
 

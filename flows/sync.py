@@ -14,16 +14,16 @@ from prefect.states import Completed, Failed
 from autosync.errors import AutoSyncError
 from flows.artifacts import publish
 from flows.log import event, mask, open_log
-from flows.outcome import Outcome, begin, finish, pending
-from flows.space import Space, open_space
+from flows.run_result import Outcome, begin, finish, pending
 from flows.stages.ingest import ingest_stage
-from flows.stages.instead import Instead, Replay, Restored
 from flows.stages.lock import Grant, kept, lock_stage
 from flows.stages.mirror import mirror_stage
 from flows.stages.notify import notify_stage
+from flows.stages.overrides import Instead, Replay, Restored
 from flows.stages.push import push_stage
 from flows.stages.store import store_stage
-from flows.stages.task import Recorder, recording
+from flows.tasks import Recorder, recording
+from flows.workspace import Space, open_space
 
 
 @flow(

@@ -16,8 +16,8 @@ from typing import IO
 from autosync.errors import AutoSyncError
 from autosync.settings import Home
 from flows.log import mask, note
-from flows.ports import free_port
-from flows.server import API_URL, CLIENT_SECRET, SERVER_SECRET, prepare, served
+from flows.loopback import free_port
+from flows.prefect_server import API_URL, CLIENT_SECRET, SERVER_SECRET, prepare, served
 
 START_SECONDS = 120.0
 STOP_SECONDS = 5.0

@@ -15,9 +15,9 @@ from autosync.ports import Notice
 from autosync.settings import Home
 from blocks.store import ledger
 from blocks.store.schema import Db, transaction
-from flows.space import Space, now
 from flows.stages.ingest import ingest
 from flows.stages.store import store
+from flows.workspace import Space, now
 
 DAYS = 30
 CONFIG = """

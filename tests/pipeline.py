@@ -17,17 +17,18 @@ import msgspec
 
 from autosync.settings import Home
 from autosync.shards import root_of
-from blocks import mirror as files
-from blocks import mirror_versions, staging
-from blocks.mirror_files import read_manifest
+from blocks.mirror import update as files
+from blocks.mirror import versions as mirror_versions
+from blocks.mirror.files import read_manifest
 from blocks.store import batches, ledger
-from flows.space import Space, now
+from blocks.store import staged_batch as staging
+from flows.operations.verify import verify_all
 from flows.stages.ingest import Ingested, ingest
-from flows.stages.instead import Instead
 from flows.stages.mirror import Mirrored, mirror
+from flows.stages.overrides import Instead
 from flows.stages.push import Pushed, push
 from flows.stages.store import store
-from flows.verification import verify_all
+from flows.workspace import Space, now
 
 WRITES = frozenset(
     "os.rename os.remove os.mkdir os.rmdir shutil.rmtree shutil.move subprocess.Popen sqlite3.connect".split()

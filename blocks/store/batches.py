@@ -13,15 +13,16 @@ from itertools import chain, compress, islice
 import msgspec
 import numpy as np
 
+from autosync.change_detection import Staged
 from autosync.errors import StaleLock, StoreBusy
 from autosync.fields import inner_fields
 from autosync.policy import Counts
-from autosync.seen import Entries, Recs, merge
+from autosync.row_hashes import Entries, Recs, merge
 from autosync.settings import Source
-from autosync.sift import Staged
-from blocks.staging import Batch
-from blocks.store import hashes, parts
+from blocks.store import file_states as parts
+from blocks.store import row_hashes as hashes
 from blocks.store.schema import INDEX_NAMES, INDEXES, WRITE_CACHE_KB, Db, create_view, first_load, transaction
+from blocks.store.staged_batch import Batch
 
 CHUNK = 8192
 BULK = 50_000

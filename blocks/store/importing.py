@@ -12,14 +12,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from autosync.change_detection import Block, Refusal, Sifter, Staged
 from autosync.errors import ConfigError, SourceError
 from autosync.policy import Counts
-from autosync.seen import Seen, merge, update_bucket
+from autosync.row_hashes import Seen, merge, update_bucket
 from autosync.settings import Source
-from autosync.sift import Block, Refusal, Sifter, Staged
-from blocks.staging import Batch, Ticket
-from blocks.store import batches, hashes
+from blocks.store import batches
+from blocks.store import row_hashes as hashes
 from blocks.store.schema import Db, transaction
+from blocks.store.staged_batch import Batch, Ticket
 
 ORIGIN = "git"
 

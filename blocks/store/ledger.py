@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from autosync.change_detection import Refusal
 from autosync.ports import Notice
-from autosync.sift import Refusal
 from blocks.store.schema import Db, transaction
 
 CLAIM_SECONDS = 120.0

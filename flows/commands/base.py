@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.space import Space, open_space
+from flows.workspace import Space, open_space
 
 app = typer.Typer(
     help="Keep JSON records in continuous, verified sync: database, versioned mirror, Git commits, notices, reports.",

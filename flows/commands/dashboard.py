@@ -18,6 +18,6 @@ def dashboard(
     name: Annotated[list[str] | None, typer.Option(help="A further host name that people reach it by.")] = None,
 ) -> None:
     """Pages and REST API, read-only, until Ctrl-C. AUTOSYNC_DASHBOARD_TOKEN sets the token that they ask for."""
-    from flows.dashboard import serve
+    from flows.service.dashboard import serve
 
     serve(space(), host, port, name or [], lambda line: print(line, flush=True))

@@ -22,7 +22,7 @@ def import_git(
     as_json: AsJson = False,
 ) -> None:
     """Turn the Git history of a JSON file into a collection's change log, at its commit times."""
-    from flows.importing import import_history, imported_source
+    from flows.operations.import_history import import_history, imported_source
 
     here = space()
     source, fed = imported_source(here, path, key, records, collection)

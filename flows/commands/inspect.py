@@ -11,10 +11,10 @@ import typer
 from autosync.errors import ConfigError
 from blocks.store import history
 from flows.commands.base import AsJson, age, app, console, moment, print_json, print_table, space
-from flows.describing import describe_change
-from flows.space import Space, now
-from flows.status import describe_status
-from flows.verification import repair_mirrors, verify_all
+from flows.operations.describe import describe_change
+from flows.operations.status import describe_status
+from flows.operations.verify import repair_mirrors, verify_all
+from flows.workspace import Space, now
 
 
 def require_store(here: Space) -> None:

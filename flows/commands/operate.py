@@ -24,7 +24,7 @@ def up(
     observe: Annotated[bool, typer.Option(help="Sync files within seconds of a save.")] = True,
 ) -> None:
     """Server, UI, worker, deployments, limits and blocks, in the foreground until Ctrl-C."""
-    from flows.up import up as serve
+    from flows.service.up import up as serve
 
     serve(space(), port, lambda line: print(line, flush=True), observe=observe)
 
@@ -32,11 +32,11 @@ def up(
 @app.command()
 def health(as_json: AsJson = False) -> None:
     """One row a module: server, database, mirror, repository, Slack, email, outbox, disk, freshness."""
-    from flows.server import prepare
+    from flows.prefect_server import prepare
 
     here = space()
     prepare(here.home, os.environ)
-    from flows.health import examine, worst
+    from flows.operations.health import examine, worst
 
     rows = examine(here)
     if as_json:
@@ -125,7 +125,7 @@ def compact(
         from flows.commands.sync import reach_server
 
         reach_server(here)
-        from flows.running import compact_history
+        from flows.service.running import compact_history
 
         found = asyncio.run(compact_history(here))
     if as_json:
@@ -171,7 +171,7 @@ def schedule(
     as_json: AsJson = False,
 ) -> None:
     """What a source's history says about when it changes, and when to sync it."""
-    from flows.schedule import learnt
+    from flows.operations.schedule import learnt
 
     here = space()
     require_store(here)

@@ -13,7 +13,7 @@ from blocks.store import ledger
 from flows.commands.base import AsJson, age, console, print_json, print_table, space
 from flows.commands.inspect import require_store
 from flows.commands.sync import print_runs, run_all, status_of
-from flows.space import now
+from flows.workspace import now
 
 app = typer.Typer(help="Refused rows: why, and again through the pipeline after a fix.", no_args_is_help=True)
 

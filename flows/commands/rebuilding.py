@@ -18,7 +18,7 @@ def rebuild(
     as_json: AsJson = False,
 ) -> None:
     """Make a damaged database anew from mirror or repository; the damaged file is kept aside."""
-    from flows.rebuild import rebuild_store
+    from flows.operations.rebuild import rebuild_store
 
     done = rebuild_store(space(), place, tuple(names or ()), force=force)
     if as_json:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from autosync.errors import ConfigError
-from autosync.release import JOBS, Result
+from autosync.release_policy import JOBS, Result
 from flows.commands.base import AsJson, app, console, print_json, print_table, space
 
 if TYPE_CHECKING:
-    from flows.release_setup import Setup
+    from flows.release_pipeline.setup import Setup
 
 
 class Step(StrEnum):
@@ -68,7 +68,7 @@ def release(
 
 
 def _roll_back(setup: Setup, as_json: bool) -> None:
-    from flows.release_jobs import roll_back
+    from flows.release_pipeline.jobs import roll_back
 
     text = roll_back(setup, asked=True)
     if not text:
@@ -89,7 +89,7 @@ def _all(setup: Setup, options: dict[str, Any]) -> list[Result]:
     reach_server(here.home, os.environ)
     wait_until_served(os.environ)
     from flows import release as flows
-    from flows.release_setup import load_result
+    from flows.release_pipeline.setup import load_result
 
     logging.getLogger("prefect").setLevel(logging.CRITICAL)
     flow: Any = flows.release  # typed as it is called here: to return the state

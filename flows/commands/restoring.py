@@ -11,7 +11,7 @@ from autosync.errors import ConfigError
 from flows.commands.base import AsJson, app, console, print_json, space
 from flows.commands.inspect import require_store
 from flows.commands.sync import Accept, plan_of, print_plan, print_runs, run_all, status_of
-from flows.space import Space
+from flows.workspace import Space
 
 
 @app.command()
@@ -40,7 +40,7 @@ def restore(
 
 
 def _write(here: Space, collection: str, as_of: str, to: Path, place: str, as_json: bool) -> None:
-    from flows.past import write_collection
+    from flows.operations.restore import write_collection
 
     done = write_collection(here, collection, as_of, str(to), place)
     if as_json:
@@ -58,8 +58,8 @@ def _name(place: str) -> str:
 def _apply(
     here: Space, collection: str, as_of: str, place: str, accept: str, as_json: bool, *, plan_only: bool
 ) -> None:
-    from flows.past import parse_moment, parse_place
-    from flows.stages.instead import Restored
+    from flows.operations.restore import parse_moment, parse_place
+    from flows.stages.overrides import Restored
 
     instead = Restored(as_of=as_of, place=parse_place(place))
     if as_of:

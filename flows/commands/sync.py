@@ -12,7 +12,7 @@ import typer
 from autosync.errors import AutoSyncError, Refused
 from autosync.settings import Home
 from flows.commands.base import AsJson, Names, app, console, print_json, print_table, space
-from flows.space import Space
+from flows.workspace import Space
 
 Accept = Annotated[
     str, typer.Option(metavar="CODE", help="Let the one input that a guard refused pass; the refusal prints the code.")
@@ -30,7 +30,7 @@ def run(names: Names = None, as_json: AsJson = False, accept: Accept = "") -> No
         raise ConfigError("no source is configured", where=str(here.config), todo="add a [[source]] to it")
     results = run_all(here, [source.name for source in sources], accept)
     if not names and needs_report(here, results):
-        from flows.running import write_report
+        from flows.service.running import write_report
 
         asyncio.run(write_report(here))
     if as_json:
@@ -55,7 +55,7 @@ def status_of(results: list[dict[str, Any]]) -> int:
 def run_all(here: Space, names: list[str], accept: str = "", **parameters: Any) -> list[dict[str, Any]]:
     """Run the sync flow for each source, one after the other, and return the runs as `run --json` prints them."""
     reach_server(here)
-    from flows.running import sync_source
+    from flows.service.running import sync_source
 
     return asyncio.run(_each(here, names, accept, parameters, sync_source))
 
@@ -67,7 +67,7 @@ def reach_server(here: Space) -> None:
     temporary_server.reach_server(here.home, os.environ)
     temporary = temporary_server.is_temporary(os.environ["PREFECT_API_URL"])
     with waiting("starting Prefect's own server for this command", show=temporary):
-        from flows.running import warm
+        from flows.service.running import warm
 
         temporary_server.wait_until_served(os.environ)
         asyncio.run(warm())
@@ -159,9 +159,9 @@ def plan_of(here: Space, name: str, instead: Any = None) -> dict[str, Any]:
     """What a sync would do, as `plan --json` prints it.
 
     Args:
-        instead: What it would take instead of the source (flows.stages.instead).
+        instead: What it would take instead of the source (flows.stages.overrides).
     """
-    from flows.planning import describe
+    from flows.operations.plan import describe
 
     try:
         return describe(here, name, instead)

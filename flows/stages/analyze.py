@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.store import history, ledger
 from blocks.store.schema import Db
-from flows.describing import describe_change
-from flows.space import Space, now
-from flows.stages.task import stage
+from flows.operations.describe import describe_change
+from flows.tasks import stage
+from flows.workspace import Space, now
 
 if TYPE_CHECKING:
     import pandas as pd

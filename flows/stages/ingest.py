@@ -10,22 +10,24 @@ from uuid import uuid4
 
 import msgspec
 
+from autosync.change_detection import Block, Sifter, Staged
 from autosync.errors import ConfigError
 from autosync.policy import Counts, guard_deletes, guard_input
-from autosync.seen import Seen, rules_version
+from autosync.row_hashes import Seen, rules_version
 from autosync.settings import Source
-from autosync.sift import Block, Sifter, Staged
-from blocks import staging
-from blocks.parsing import ProcessParser
-from blocks.source_files import Fingerprint, left_out
-from blocks.sources import Input, Known, open_source
-from blocks.store import batches, hashes, ledger, parts
+from blocks.sources.files import Fingerprint, left_out
+from blocks.sources.parser_process import ProcessParser
+from blocks.sources.reading import Input, Known, open_source
+from blocks.store import batches, ledger
+from blocks.store import file_states as parts
+from blocks.store import row_hashes as hashes
+from blocks.store import staged_batch as staging
 from blocks.store.schema import Db
 from flows.progress import progress
-from flows.space import Space, now
-from flows.stages.instead import Instead, Restored, accepted, open_instead
+from flows.stages.overrides import Instead, Restored, accepted, open_instead
 from flows.stages.quality import VALIDATOR, check_dataset
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import Space, now
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,8 +26,8 @@ from blocks.processes import current_process
 from blocks.store import batches, leases, ledger
 from flows.abandoned_leases import AbandonedLeases, forget_others
 from flows.log import event
-from flows.space import Space, now
-from flows.stages.task import async_stage
+from flows.tasks import async_stage
+from flows.workspace import Space, now
 
 TIMEOUT = 600.0
 SAY_EVERY = 10.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from blocks import mirror as files
-from blocks.mirror_files import Target, writing
+from blocks.mirror import update as files
+from blocks.mirror.files import Target, writing
 from blocks.store import ledger
 from blocks.store.schema import Db
-from flows.space import Space, now
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import Space, now
 
 
 class Mirrored(msgspec.Struct, frozen=True, kw_only=True):

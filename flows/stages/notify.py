@@ -6,10 +6,10 @@ import msgspec
 
 from autosync.errors import AutoSyncError, RemoteUnavailable
 from autosync.ports import Notice, Notifier
-from blocks.console import ConsoleNotifier
+from blocks.notify.console import ConsoleNotifier
 from blocks.store import ledger
-from flows.space import Space, now
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import Space, now
 
 
 class Notified(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,13 +13,13 @@ from autosync.policy import Counts
 from autosync.ports import Commit, Head, Remote
 from autosync.settings import Source
 from autosync.shards import repo_layout
-from blocks.git import GitRepository
-from blocks.mirror_files import FORMAT
+from blocks.mirror.files import FORMAT
+from blocks.repository.git import GitRepository
 from blocks.store import ledger
-from blocks.store.files import AllFiles, touched_files
 from blocks.store.schema import Db
-from flows.space import Space, now
-from flows.stages.task import stage
+from blocks.store.shard_files import AllFiles, touched_files
+from flows.tasks import stage
+from flows.workspace import Space, now
 
 ABSORB_TRIES = 5
 

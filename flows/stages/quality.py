@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from autosync.change_detection import Refusal, Staged
 from autosync.errors import Refused
 from autosync.settings import Source
-from autosync.sift import Refusal, Staged
-from blocks.staging import Stage
+from blocks.store.staged_batch import Stage
 
 VALIDATOR = "validator.json"
 
@@ -27,7 +27,7 @@ def check_dataset(source: Source, folder: Path, staged: Staged, state: Path, doc
     """
     if not source.expect.dataset or len(staged.recs) == len(staged.skip):
         return staged
-    from blocks.validator import Request, ask
+    from blocks.quality.validator import Request, ask
 
     request = Request(
         rows=str(folder),

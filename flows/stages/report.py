@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.space import Space
-from flows.stages.task import stage
+from flows.tasks import stage
+from flows.workspace import Space
 
 if TYPE_CHECKING:
     from reports.report_generator import Format

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from autosync.policy import Counts
-from blocks import staging
 from blocks.store import batches
-from flows.space import Space, now
-from flows.stages.task import stage
+from blocks.store import staged_batch as staging
+from flows.tasks import stage
+from flows.workspace import Space, now
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from autosync.ports import Commit, Notifier, Remote
-from blocks.email import EmailNotifier, SmtpServer
-from blocks.git import GitRepository
-from blocks.github import GitHubRepository
-from blocks.slack import SlackWebhook
+from blocks.notify.email import EmailNotifier, SmtpServer
+from blocks.notify.slack import SlackWebhook
+from blocks.repository.git import GitRepository
+from blocks.repository.github import GitHubRepository
 from tests.doubles.github_server import TOKEN, GitHubServer
 from tests.doubles.memory import MemoryRemote
 from tests.doubles.slack_server import SlackServer

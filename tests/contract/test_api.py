@@ -14,8 +14,8 @@ import jsonschema  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from autosync.settings import Home
-from flows.dashboard import StoreReading
-from flows.space import Space, now
+from flows.service.dashboard import StoreReading
+from flows.workspace import Space, now
 from reports.dashboard.app import create_app
 from tests import busy
 from tests.serving import ask as get
@@ -321,8 +321,8 @@ def test_pandas_waits_until_it_is_needed(space: Space) -> None:
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from autosync.settings import Home; from flows.space import Space\n"
-        "from flows.dashboard import StoreReading; from reports.dashboard.app import create_app\n"
+        "import sys; from pathlib import Path; from autosync.settings import Home; from flows.workspace import Space\n"
+        "from flows.service.dashboard import StoreReading; from reports.dashboard.app import create_app\n"
         "from tests.serving import serving\n"
         "space = Space(Home(Path(sys.argv[1])), Path(sys.argv[2]))\n"
         "with serving(create_app(StoreReading(space))) as api:\n"

@@ -12,8 +12,8 @@ import pytest
 
 from autosync.errors import ConfigError
 from autosync.settings import Home
-from flows.dashboard import StoreReading, access
-from flows.space import Space
+from flows.service.dashboard import StoreReading, access
+from flows.workspace import Space
 from reports.dashboard.app import create_app
 from reports.dashboard.guard import SESSION, Access
 from reports.dashboard.reading import Run, RunFilter

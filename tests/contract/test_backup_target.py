@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from autosync.errors import ConfigError, RemoteError, RemoteUnavailable
 from autosync.ports import BackupTarget
-from blocks.drive import DriveTarget, GoogleDrive
-from blocks.folder import FolderTarget
+from blocks.backup.drive import DriveTarget, GoogleDrive
+from blocks.backup.folder import FolderTarget
 from tests.doubles.drive_server import FOLDER, TOKEN, DriveServer
 from tests.doubles.faults import Fault, Reply
 

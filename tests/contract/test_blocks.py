@@ -9,11 +9,11 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 
+from blocks.backup.drive import GoogleDrive
 from blocks.catalog import GitRemote, JsonSource, SQLiteStore
-from blocks.drive import GoogleDrive
-from blocks.email import SmtpServer
-from blocks.github import GitHubRepository
-from blocks.slack import SlackWebhook
+from blocks.notify.email import SmtpServer
+from blocks.notify.slack import SlackWebhook
+from blocks.repository.github import GitHubRepository
 
 
 class _Offline(BlockStandardTestSuite):
@@ -67,7 +67,7 @@ class TestGitRemote(_Offline):
         return GitRemote
 
 
-@pytest.mark.parametrize("module", ["blocks.git", "blocks.folder", "blocks.console"])
+@pytest.mark.parametrize("module", ["blocks.repository.git", "blocks.backup.folder", "blocks.notify.console"])
 def test_the_embedded_parts_need_no_prefect(module: str) -> None:
     """What runs without any account imports neither Prefect nor a client library."""
     code = (
@@ -79,6 +79,6 @@ def test_the_embedded_parts_need_no_prefect(module: str) -> None:
 
 def test_google_is_imported_only_when_used() -> None:
     """The optional extra isn't needed to import its block."""
-    code = "import sys, blocks.drive; print([m for m in ('googleapiclient', 'httplib2') if m in sys.modules])"
+    code = "import sys, blocks.backup.drive; print([m for m in ('googleapiclient', 'httplib2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

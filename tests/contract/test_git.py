@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import ConfigError, RemoteError, RemoteUnavailable
-from blocks.git import MOST_PACKS, GitRepository, trailers_of
+from blocks.repository.git import MOST_PACKS, GitRepository, trailers_of
 from tests.contract.conftest import commit
 from tests.doubles.github_server import TOKEN, GitHubServer
 from tests.histories import git

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # it
 
 from autosync.errors import RemoteError, RemoteMoved, RemoteUnavailable
 from autosync.ports import Remote
-from blocks.git import GitRepository
+from blocks.repository.git import GitRepository
 from tests.contract.conftest import commit, github
 from tests.doubles.faults import Call, Fault, Reply
 from tests.doubles.github_server import ROUTES, TOKEN, GitHubServer

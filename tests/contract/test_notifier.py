@@ -14,9 +14,9 @@ from pydantic import SecretStr
 
 from autosync.errors import ConfigError, RemoteError, RemoteUnavailable
 from autosync.ports import Notice, Notifier
-from blocks.console import ConsoleNotifier
-from blocks.email import SmtpServer
-from blocks.slack import SlackWebhook
+from blocks.notify.console import ConsoleNotifier
+from blocks.notify.email import SmtpServer
+from blocks.notify.slack import SlackWebhook
 from tests.contract.conftest import mailer, webhook
 from tests.doubles.faults import Fault, Reply
 from tests.doubles.memory import MemoryNotifier

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autosync.errors import RemoteError, RemoteMoved, RemoteUnavailable
-from blocks.git import GitRepository
+from blocks.repository.git import GitRepository
 from tests.contract.conftest import Place, commit, github
 from tests.doubles.faults import Fault, Reply
 from tests.doubles.github_server import GitHubServer

@@ -15,7 +15,7 @@ import pytest
 from autosync.backups import backup_name
 from autosync.errors import ConfigError, Refused
 from blocks import home_id
-from blocks.folder import FolderTarget
+from blocks.backup.folder import FolderTarget
 from flows.backup import list_backups, restore_backup, save_backup
 from tests.integration.service import Service
 from tests.pipeline import Pipeline

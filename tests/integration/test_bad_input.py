@@ -19,9 +19,9 @@ import pytest
 
 from autosync.errors import AutoSyncError, Refused, RemoteError, SourceError, SourceUnavailable, StoreError
 from autosync.settings import Home
-from blocks.sources import Input, open_source
+from blocks.sources.reading import Input, open_source
 from blocks.store import ledger
-from flows.server import prepare
+from flows.prefect_server import prepare
 from flows.stages.mirror import mirror
 from tests.pipeline import Pipeline
 

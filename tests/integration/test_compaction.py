@@ -18,19 +18,20 @@ from autosync.errors import StaleLock, StoreError
 from autosync.retention import DAY
 from autosync.settings import Retention
 from autosync.shards import root_of
-from blocks import mirror as files
-from blocks import mirror_versions, staging
-from blocks.mirror_files import read_manifest
+from blocks.mirror import update as files
+from blocks.mirror import versions as mirror_versions
+from blocks.mirror.files import read_manifest
 from blocks.store import batches, compaction, history, ledger
+from blocks.store import staged_batch as staging
 from blocks.store.compaction import COMPACTED
 from blocks.store.reader import Reader
 from blocks.store.schema import Db
 from flows.compact import Compacted, compact_collection, plan_compaction
-from flows.dashboard import StoreReading
-from flows.past import write_collection
-from flows.space import now
+from flows.operations.restore import write_collection
+from flows.service.dashboard import StoreReading
 from flows.stages.ingest import ingest
 from flows.stages.lock import Grant
+from flows.workspace import now
 from reports.dashboard.app import create_app
 from tests.pipeline import Pipeline, dying, mirrored_states
 from tests.serving import serving

@@ -27,10 +27,10 @@ import pytest
 from autosync.errors import ConfigError, RemoteUnavailable
 from autosync.records import parse
 from autosync.settings import DatasetCheck, Settings
-from blocks import validator_state
-from blocks.staging import Stage
-from blocks.validator import Request, Verdict, ask, ready, start
-from blocks.validator_state import State
+from blocks.quality import validator_state
+from blocks.quality.validator import Request, Verdict, ask, ready, start
+from blocks.quality.validator_state import State
+from blocks.store.staged_batch import Stage
 
 LIMIT = 60.0
 Ask = Callable[..., Verdict]
@@ -55,7 +55,7 @@ def request(
 
 def validators(state: Path | None = None) -> list[psutil.Process]:
     """The validators that descend from this process; only those of a state file when one is given."""
-    wanted = {"blocks.validator"} if state is None else {"blocks.validator", str(state)}
+    wanted = {"blocks.quality.validator"} if state is None else {"blocks.quality.validator", str(state)}
     found = psutil.Process().children(recursive=True)
     return [one for one in found if one.status() != psutil.STATUS_ZOMBIE and wanted <= set(one.cmdline())]
 
@@ -363,7 +363,7 @@ def test_no_answer_in_time(state: Path, tmp_path: Path) -> None:
 ASK = """
 import sys, msgspec
 from pathlib import Path
-from blocks.validator import Request, ask
+from blocks.quality.validator import Request, ask
 state = Path(sys.argv[1])
 print(ask(state, msgspec.json.decode(sys.argv[2], type=Request), 60).ok, flush=True)
 print(msgspec.json.decode(state.read_bytes())["pid"], flush=True)

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from autosync.errors import SourceError, SourceUnavailable
 from autosync.settings import Source
-from blocks.source_files import find_parts
-from blocks.sources import Input, open_source
-from blocks.store import batches, ledger, parts
+from blocks.sources.files import find_parts
+from blocks.sources.reading import Input, open_source
+from blocks.store import batches, ledger
+from blocks.store import file_states as parts
 from blocks.store.schema import transaction
-from flows.planning import describe
+from flows.operations.plan import describe
 from tests.pipeline import Pipeline
 
 LONG_AGO = 1_700_000_000

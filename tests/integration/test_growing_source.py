@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosync.errors import AutoSyncError
-from blocks.sources import Input, open_source
+from blocks.sources.reading import Input, open_source
 from blocks.store import batches, ledger
 from flows.stages.ingest import ingest
 from tests.pipeline import Pipeline

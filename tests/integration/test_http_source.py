@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from autosync.errors import SourceError, SourceUnavailable, StoreError
-from blocks.http import fetch
+from blocks.sources.http import fetch
 from tests.pipeline import Pipeline
 
 JSON = {"Content-Type": "application/json"}

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from autosync.errors import ConfigError, RemoteError, SourceError, StaleLock, StoreBusy
 from autosync.records import parse
 from blocks.store import batches, history, ledger
-from flows.dashboard import StoreReading
-from flows.importing import import_history, imported_source
-from flows.space import now
+from flows.operations.import_history import import_history, imported_source
+from flows.service.dashboard import StoreReading
 from flows.stages.ingest import ingest
 from flows.stages.store import store
+from flows.workspace import now
 from reports.dashboard.app import create_app
 from tests.histories import git, write_history
 from tests.integration.service import ROOT, Service

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.ports import free_port
+from flows.loopback import free_port
 from tests.integration.service import ROOT, START_SECONDS, Service, up
 
 CONFIG = '[[source]]\nname = "things"\nlocation = "things.json"\nkey = "/id"\n[source.guard]\nmax_delete = 1\n'

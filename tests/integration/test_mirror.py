@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from autosync.errors import MirrorDamaged, StoreError
 from autosync.shards import MIRROR_BITS, level
-from blocks import mirror as files
-from blocks.mirror_files import Manifest, read_manifest
+from blocks.mirror import update as files
+from blocks.mirror.files import Manifest, read_manifest
 from blocks.store import ledger
-from flows.space import now
+from flows.operations.verify import repair_mirrors
 from flows.stages.mirror import Mirrored, mirror
-from flows.verification import repair_mirrors
+from flows.workspace import now
 from tests.pipeline import Pipeline
 
 FILL = [f"k{n:03d}" for n in range(300)]
@@ -265,7 +265,7 @@ def test_a_writer_waits_for_another_program(place: Pipeline, write: Callable[[Pi
     place.write([{"id": "a"}])
     place.load()
     before = manifest(place)
-    holder = "import sys; from pathlib import Path; from blocks.mirror_files import writing\n"
+    holder = "import sys; from pathlib import Path; from blocks.mirror.files import writing\n"
     holder += "with writing(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holder, str(place.space.home.mirror / "things")]
     with (

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from autosync.errors import ConfigError, MirrorDamaged
-from blocks.mirror_versions import chain
+from blocks.mirror.versions import chain
 from blocks.store import compaction, ledger
-from flows.past import write_collection
-from flows.rebuild import rebuild_store
-from flows.space import now
-from flows.verification import repair_mirrors
+from flows.operations.rebuild import rebuild_store
+from flows.operations.restore import write_collection
+from flows.operations.verify import repair_mirrors
+from flows.workspace import now
 from tests.pipeline import Pipeline
 
 SEQS = [50, 100, 150, 200]

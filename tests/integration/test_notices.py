@@ -11,9 +11,9 @@ import pytest
 from autosync.ports import Notice
 from blocks.store import ledger
 from flows.report import tell_anomalies
-from flows.space import now
 from flows.stages.analyze import analyze
 from flows.stages.notify import deliver, notify
+from flows.workspace import now
 from reports.report_values import Anomaly
 from tests.contract.conftest import mailer, webhook
 from tests.doubles.faults import Fault, Reply

@@ -18,11 +18,11 @@ import pytest
 from autosync.errors import ConfigError, Refused, SourceError
 from autosync.settings import Home
 from flows.commands.sync import plan_of
-from flows.observer import saved, touched_sources, watched_folder
-from flows.outcome import Outcome
-from flows.planning import describe
-from flows.space import Space, open_space
-from flows.status import describe_status
+from flows.operations.plan import describe
+from flows.operations.status import describe_status
+from flows.run_result import Outcome
+from flows.service.observer import saved, touched_sources, watched_folder
+from flows.workspace import Space, open_space
 from tests.integration.test_bad_input import everything
 from tests.pipeline import Pipeline
 

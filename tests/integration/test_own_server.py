@@ -19,9 +19,9 @@ from tests.doubles.smtp_server import PASSWORD, USER, SmtpDouble
 from tests.integration.service import ROOT, Service, up
 
 SAVE = """
-from blocks.email import SmtpServer
-from blocks.github import GitHubRepository
-from blocks.slack import SlackWebhook
+from blocks.notify.email import SmtpServer
+from blocks.repository.github import GitHubRepository
+from blocks.notify.slack import SlackWebhook
 import json, os
 given = json.loads(os.environ["GIVEN"])
 SlackWebhook(url=given["slack"], retries=0, timeout=2).save("ops")
@@ -104,7 +104,7 @@ def test_backups_go_to_drive(host: Service, tmp_path: Path) -> None:
     guest = Guest(tmp_path, host.api, host.secret)
     with DriveServer() as drive:
         block = f"GoogleDrive(token={DRIVE_TOKEN!r}, folder_id={FOLDER!r}, endpoint={drive.url!r})"
-        save = f"from blocks.drive import GoogleDrive; {block}.save('b')"
+        save = f"from blocks.backup.drive import GoogleDrive; {block}.save('b')"
         subprocess.run([sys.executable, "-c", save], env=guest.environment, cwd=ROOT, check=True, timeout=60)
         guest.run("run")
         name = guest.json("backup")["name"]

@@ -23,8 +23,8 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from autosync.settings import Home
-from flows.dashboard import StoreReading
-from flows.space import Space, now
+from flows.service.dashboard import StoreReading
+from flows.workspace import Space, now
 from reports.dashboard.app import create_app
 from reports.dashboard.guard import Access
 from tests import busy

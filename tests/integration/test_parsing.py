@@ -13,7 +13,7 @@ import pytest
 
 from autosync.parsing import Parsed, RowParser
 from autosync.settings import Expect, Source
-from blocks.parsing import SLOT_BYTES, ProcessParser
+from blocks.sources.parser_process import SLOT_BYTES, ProcessParser
 
 SOURCE = Source(
     name="things", location="things.jsonl", key="/id", expect=Expect(types={"/n": "integer"}, unique=["/u"])
@@ -54,7 +54,7 @@ def helpers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # another test's that has ended, and that nobody has waited for
-            found += [child] if "blocks.parsing" in child.cmdline() else []
+            found += [child] if "blocks.sources.parser_process" in child.cmdline() else []
     return found
 
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from autosync.errors import RemoteError, RemoteMoved
 from autosync.ports import Commit
 from autosync.shards import level, repo_layout
-from blocks.git import trailers_of
-from blocks.store.files import AllFiles, touched_files
+from blocks.repository.git import trailers_of
 from blocks.store.schema import Db
-from flows.space import now
+from blocks.store.shard_files import AllFiles, touched_files
 from flows.stages.push import open_remote
+from flows.workspace import now
 from tests.pipeline import Pipeline, dying
 
 PLAIN = [f"k{n:04d}" for n in range(2000) if level(f"k{n:04d}") < 4][:300]

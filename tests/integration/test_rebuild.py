@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, Refused, StoreError
 from autosync.records import canonical
 from blocks.store import history
-from flows.health import check_database
-from flows.past import write_collection
-from flows.rebuild import rebuild_store
-from flows.verification import repair_mirrors
+from flows.operations.health import check_database
+from flows.operations.rebuild import rebuild_store
+from flows.operations.restore import write_collection
+from flows.operations.verify import repair_mirrors
 from tests.pipeline import Pipeline
 
 PLACES = ["mirror", "repo"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from autosync.errors import RemoteMoved
-from blocks.worktree import WorkTree
+from blocks.release.worktree import WorkTree
 from tests.integration.release_project import FAIL, PASS, ROOT, SMOKE, Project
 
 

@@ -10,9 +10,9 @@ import pypdfium2
 import pytest
 
 from autosync.settings import Home
-from flows.space import Space
 from flows.stages.analyze import analyze
 from flows.stages.report import write_report
+from flows.workspace import Space
 from reports.report_generator import markdown
 from reports.report_pdf import pdf
 from reports.report_values import Change, ReportValues

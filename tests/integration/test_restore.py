@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from autosync.errors import ConfigError, MirrorDamaged, Refused
 from autosync.ports import Commit
 from autosync.records import canonical
-from blocks.mirror_versions import chain
-from flows.past import write_collection
-from flows.planning import describe
-from flows.stages.instead import Restored
+from blocks.mirror.versions import chain
+from flows.operations.plan import describe
+from flows.operations.restore import write_collection
 from flows.stages.mirror import mirror
+from flows.stages.overrides import Restored
 from flows.stages.push import open_remote
 from tests.pipeline import Pipeline
 

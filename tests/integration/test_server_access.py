@@ -80,7 +80,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     try:
         with up(Service(folder)) as running:
             running.post("/block_documents/filter", {})
-            save = "from blocks.slack import SlackWebhook; SlackWebhook(url='https://hooks.slack.com/x/" + TOKEN
+            save = "from blocks.notify.slack import SlackWebhook; SlackWebhook(url='https://hooks.slack.com/x/" + TOKEN
             save += "').save('ops')"
             environment = running.environment | {
                 "PREFECT_API_URL": str(running.api),

@@ -18,14 +18,14 @@ from autosync.ports import Commit
 from autosync.records import canonical
 from autosync.settings import Retention
 from autosync.shards import MIRROR_BITS, level
-from blocks import mirror_versions
-from blocks.mirror_files import read_manifest
+from blocks.mirror import versions as mirror_versions
+from blocks.mirror.files import read_manifest
 from blocks.store import batches, compaction, history, ledger
-from blocks.store.files import AllFiles
 from blocks.store.schema import Db, transaction
-from flows.space import now
+from blocks.store.shard_files import AllFiles
+from flows.operations.verify import repair_mirrors
 from flows.stages.push import open_remote
-from flows.verification import repair_mirrors
+from flows.workspace import now
 from tests.pipeline import Pipeline, dying, mirrored_states
 
 Model = dict[str, bytes]

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosync import seen as rules
+from autosync import row_hashes as rules
 from autosync.errors import StaleLock, StoreBusy, StoreError
-from blocks import staging
 from blocks.store import batches, history, ledger
+from blocks.store import staged_batch as staging
 from blocks.store.schema import INDEX_NAMES, column_name, connect
-from flows.planning import describe
-from flows.space import now
+from flows.operations.plan import describe
 from flows.stages.ingest import ingest
-from flows.stages.instead import Replay
+from flows.stages.overrides import Replay
 from flows.stages.store import store
+from flows.workspace import now
 from tests.pipeline import Pipeline
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from autosync.errors import ConfigError
 from autosync.ports import Commit
 from autosync.records import canonical
-from flows.past import stored_at, write_collection
+from flows.operations.restore import stored_at, write_collection
 from flows.stages.mirror import mirror
 from flows.stages.push import open_remote, push
 from tests.pipeline import Pipeline

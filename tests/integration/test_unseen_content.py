@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from autosync.errors import SourceError, SourceUnavailable
 from autosync.settings import Source
-from blocks.source_files import Found, find_parts
+from blocks.sources.files import Found, find_parts
 from flows.commands.sync import plan_of, print_plan
-from flows.outcome import Outcome
-from flows.planning import describe
-from flows.status import describe_status
+from flows.operations.plan import describe
+from flows.operations.status import describe_status
+from flows.run_result import Outcome
 from tests.integration.test_bad_input import everything
 from tests.pipeline import Pipeline
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from autosync.retention import DAY
 from blocks.store import compaction, history, ledger
 from flows.compact import compact_collection, describe
-from flows.space import now
 from flows.stages.lock import Grant
+from flows.workspace import now
 from tests.pipeline import Pipeline
 
 A_DAY = 8

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from autosync.records import parse
-from flows.past import write_collection
+from flows.operations.restore import write_collection
 from tests.performance.inputs import record
 from tests.pipeline import Pipeline
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import main
-from flows.stages.task import Stage
+from flows.tasks import Stage
 
 work: dict[str, float] = {}
 waits: list[dict[str, Any]] = []

@@ -88,10 +88,10 @@ def case(folder: Path, name: str) -> dict[str, Any]:
     """Ingest, store and mirror of the source as it now is."""
     from autosync.settings import Home
     from blocks.store import ledger
-    from flows.space import Space
     from flows.stages.ingest import ingest
     from flows.stages.mirror import mirror
     from flows.stages.store import store
+    from flows.workspace import Space
 
     space = Space(Home(folder / "home"), folder / "autosync.toml")
     run = f"run-{name}-{time.time()}"

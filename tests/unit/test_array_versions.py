@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosync.seen import raw_digests
-from blocks.array_versions import ArrayReader
+from autosync.array_versions import ArrayReader
+from autosync.row_hashes import raw_digests
 
 SEED = 5
 ITEMS = st.one_of(
@@ -108,7 +108,7 @@ def test_elements_hidden_in_others_are_not_taken_for_them() -> None:
 
 def test_only_what_differs_is_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,000 elements of which 5 change, one goes and one comes, a few dozen are looked at."""
-    import blocks.array_versions as module
+    import autosync.array_versions as module
 
     rows = [{"id": n, "text": f"row {n}"} for n in range(1000)]
     reader, hashed = ArrayReader(SEED), list[int]()

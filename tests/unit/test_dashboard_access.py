@@ -9,8 +9,8 @@ import pytest
 
 from autosync.errors import ConfigError
 from autosync.settings import Home
-from flows.dashboard import VARIABLE, prefect_pages, serve
-from flows.space import Space
+from flows.service.dashboard import VARIABLE, prefect_pages, serve
+from flows.workspace import Space
 from tests import busy
 
 

@@ -14,7 +14,7 @@ import pytest
 from autosync.errors import StoreError
 from blocks.store.history import Row
 from blocks.store.reader import Reader
-from flows.space import Space
+from flows.workspace import Space
 from tests import busy
 
 

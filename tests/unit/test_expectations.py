@@ -15,9 +15,9 @@ import pytest
 
 from autosync.records import Document, parse
 from autosync.settings import DatasetCheck
-from blocks import expectations, validator_state
-from blocks.expectations import Verdict, validate
-from blocks.validator_state import State
+from blocks.quality import expectations, validator_state
+from blocks.quality.expectations import Verdict, validate
+from blocks.quality.validator_state import State
 
 CHECK = DatasetCheck(expect="expect_column_mean_to_be_between", column="/n", args={"min_value": 0})
 
@@ -32,7 +32,7 @@ def column(*values: Any) -> Any:
     return frame([{"n": value} for value in values], CHECK)["/n"]
 
 
-@pytest.mark.parametrize("module", ["blocks.expectations", "blocks.validator"])
+@pytest.mark.parametrize("module", ["blocks.quality.expectations", "blocks.quality.validator"])
 def test_import_is_cheap(module: str) -> None:
     """Importing the module loads neither Great Expectations nor pandas."""
     code = f"import sys, {module}; print([m for m in sys.modules if m in ('great_expectations', 'pandas')])"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autosync.errors import SourceError
-from blocks.json_files import Part, read_part
+from blocks.sources.json_rows import Part, read_part
 
 WHOLE = 1 << 30
 

@@ -22,7 +22,7 @@ def loaded_after(statement: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-@pytest.mark.parametrize("statement", ["import autosync.sift, autosync.checks", "import flows.commands"])
+@pytest.mark.parametrize("statement", ["import autosync.change_detection, autosync.checks", "import flows.commands"])
 def test_rules_and_commands_load_no_framework(statement: str) -> None:
     """Importing the rules, or the command line, loads neither Prefect nor pandas nor any client."""
     assert not loaded_after(statement) & set(HEAVY)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autosync.errors import AutoSyncError, ConfigError, LockTimeout
-from autosync.release import (
+from autosync.release_policy import (
     HISTORY,
     JOBS,
     Action,
@@ -33,8 +33,8 @@ from autosync.release import (
     render,
     version_of,
 )
-from blocks.releases import KEEP, Releases, pack, sha256, unpack
-from flows.programs import run_program, words
+from blocks.release.folder import KEEP, Releases, pack, sha256, unpack
+from flows.release_pipeline.programs import run_program, words
 
 POLICY_TABLE: list[tuple[Job, bool, int, Action]] = [
     ("build", True, 1, "go_on"),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosync.seen import BUCKETS, ENTRY, Entries, merge
-from blocks.store import hashes
+from autosync.row_hashes import BUCKETS, ENTRY, Entries, merge
+from blocks.store import row_hashes as hashes
 from blocks.store.schema import Db, connect
 
 Hash = tuple[int, int]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosync import records, seen
-from autosync.seen import ENTRY, Entries, Seen, in_buckets, merge, raw_digests, rules_version, update_bucket
+from autosync import records
+from autosync import row_hashes as seen
+from autosync.row_hashes import ENTRY, Entries, Seen, in_buckets, merge, raw_digests, rules_version, update_bucket
 from autosync.settings import Expect, Guard, Source
 
 HALF = st.one_of(st.integers(0, 3), st.sampled_from([2**56, 2**56 - 1, 255 << 56, 2**63, 2**64 - 1]))

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autosync.change_detection import Block, Sifter, Staged
 from autosync.errors import SourceError
 from autosync.records import Pointer, parse
-from autosync.seen import Recs, Seen, merge, update_bucket
+from autosync.row_hashes import Recs, Seen, merge, update_bucket
 from autosync.settings import Expect, Source
-from autosync.sift import Block, Sifter, Staged
 
 SEED = 7
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autosync.shards import MIRROR_BITS, level
-from blocks.store import files
+from blocks.store import shard_files as files
 from blocks.store.schema import INDEX_NAMES, INDEXES, Db, connect, snapshot
 
 IDS = sorted(f"k{n}" for n in range(20_000))

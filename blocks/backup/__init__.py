@@ -1,0 +1,1 @@
+"""Targets that keep backups: a folder, Google Drive."""

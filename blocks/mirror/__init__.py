@@ -1,0 +1,1 @@
+"""The versioned JSON mirror of a collection: base shards, delta files, manifest, versions, repair."""

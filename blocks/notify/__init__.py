@@ -1,0 +1,1 @@
+"""Channels that deliver notices: Slack, email, the console."""

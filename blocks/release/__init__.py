@@ -1,0 +1,1 @@
+"""What a release needs of the outside: the folder of releases, the Git working tree."""

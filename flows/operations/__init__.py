@@ -1,0 +1,1 @@
+"""What commands and flows do, as plain functions: no Prefect is imported here."""

@@ -1,0 +1,154 @@
+"""health: one row a module, each proven by doing something harmless with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from autosync.errors import AutoSyncError
+from autosync.ports import Notifier
+from blocks.mirror import files as mirror_files
+from blocks.store import history, ledger
+from flows.operations.status import describe_status
+from flows.stages.push import open_remote
+from flows.workspace import Space
+
+Status = Literal["ok", "warning", "error", "off"]
+LOW_DISK_SHARE, LOW_DISK_BYTES = 0.05, 500_000_000
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a module is: its name, status, what was found, and the seconds that the look took."""
+
+    module: str
+    status: Status
+    text: str
+    seconds: float
+
+
+Found = tuple[Status, str]
+
+
+def check_server(_space: Space) -> Found:
+    """Prefect's server answers."""
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return "off", "none runs; commands start their own. Start one with: autosync up"
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310  # the configured server
+            return ("ok", url) if answer.status == 200 else ("error", f"{url} answered {answer.status}")
+    except (OSError, urllib.error.URLError) as error:
+        return "error", f"{url} does not answer: {error}"
+
+
+def check_database(space: Space) -> Found:
+    """SQLite finds its file whole."""
+    if not space.home.database.exists():
+        return "off", "nothing was synced yet"
+    with space.database(read_only=True) as db:
+        said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        records = sum(row["records"] for row in history.collections(db))
+    return (
+        ("ok", f"{records:,} records")
+        if said == "ok"
+        else ("error", f"damaged: {said}. What to do: run: autosync rebuild")
+    )
+
+
+def check_mirror(space: Space) -> Found:
+    """Every mirror's manifest agrees with the store: seq and number of records."""
+    if not space.home.database.exists():
+        return "off", "nothing was synced yet"
+    behind = []
+    with space.database(read_only=True) as db:
+        for row in history.collections(db):
+            manifest = mirror_files.read_manifest(space.home.mirror / row["name"])
+            seq = ledger.newest_seq(db, row["collection"])
+            if manifest is None or (manifest.seq, manifest.records) != (seq, row["records"]):
+                behind.append(f"{row['name']} (seq {manifest.seq if manifest else 0} of {seq})")
+    return ("warning", f"behind: {', '.join(behind)}") if behind else ("ok", "every collection is up to date")
+
+
+def check_repository(space: Space) -> Found:
+    """The branch can be read."""
+    remote = open_remote(space)
+    head = remote.head()
+    return "ok", f"{remote.address}, {head.sha[:10] if head else 'no commit yet'}"
+
+
+def check_channel(space: Space, name: str | None, kind: str) -> Found:
+    """A notifier's service answers and takes our credentials."""
+    if not name:
+        return "off", f"no block is set in [notify] {kind}"
+    notifier: Notifier = space.block(name).notifier()
+    notifier.check()
+    return "ok", name
+
+
+def check_outbox(space: Space) -> Found:
+    """No notice waits for delivery."""
+    if not space.home.database.exists():
+        return "off", "nothing was synced yet"
+    with space.database(read_only=True) as db:
+        count = ledger.waiting(db)
+    return ("warning", f"{count} notices wait") if count else ("ok", "empty")
+
+
+def check_disk(space: Space) -> Found:
+    """There is room."""
+    folder = space.home.path
+    while not folder.exists():
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    low = usage.free < LOW_DISK_BYTES or usage.free < LOW_DISK_SHARE * usage.total
+    return ("warning" if low else "ok"), f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB"
+
+
+def check_freshness(space: Space) -> Found:
+    """Every source was synced within its limits, and its last run was good."""
+    if not space.home.database.exists():
+        return "off", "nothing was synced yet"
+    sources = describe_status(space)["sources"]
+    bad = [row["source"] for row in sources if row["freshness"] == "error" or row["outcome"] in ("failed", "refused")]
+    late = [row["source"] for row in sources if row["freshness"] in ("warn", "unknown") and row["source"] not in bad]
+    if bad:
+        return "error", f"stale or failing: {', '.join(bad)}"
+    return ("warning", f"late: {', '.join(late)}") if late else ("ok", f"{len(sources)} sources")
+
+
+def examine(space: Space) -> list[Health]:
+    """Look at every module. An error of one is a row, never the end of the look."""
+    looks: list[tuple[str, Callable[[], Found]]] = [
+        ("server", lambda: check_server(space)),
+        ("database", lambda: check_database(space)),
+        ("mirror", lambda: check_mirror(space)),
+        ("repository", lambda: check_repository(space)),
+        ("slack", lambda: check_channel(space, space.settings.notify.slack, "slack")),
+        ("email", lambda: check_channel(space, space.settings.notify.email, "email")),
+        ("outbox", lambda: check_outbox(space)),
+        ("disk", lambda: check_disk(space)),
+        ("freshness", lambda: check_freshness(space)),
+    ]
+    return [_look(module, look) for module, look in looks]
+
+
+def _look(module: str, look: Callable[[], Found]) -> Health:
+    clock = time.perf_counter()
+    try:
+        status, text = look()
+    except AutoSyncError as error:
+        status, text = "error", str(error)
+    return Health(module, status, text, round(time.perf_counter() - clock, 3))
+
+
+def worst(rows: list[Health]) -> Status:
+    """The worst status of all modules that are on."""
+    order: list[Status] = ["error", "warning", "ok"]
+    return next((status for status in order if any(row.status == status for row in rows)), "off")

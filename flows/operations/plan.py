@@ -1,0 +1,84 @@
+"""What a run would do, found by the same code, in a temporary folder, with a read-only store."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from autosync.change_detection import Staged
+from autosync.errors import Refused
+from autosync.settings import Source
+from blocks.sources.files import left_out
+from blocks.store import batches
+from blocks.store import staged_batch as staging
+from blocks.store.schema import Db, connect
+from flows.operations.describe import differing
+from flows.stages.ingest import check_guards, examine
+from flows.stages.overrides import Instead
+from flows.workspace import Space
+
+SHOWN = 20
+
+
+def describe(space: Space, name: str, instead: Instead | None = None) -> dict[str, Any]:
+    """The plan for a source: outcome, counts, first changes with the fields that differ, refused rows, and what it
+    doesn't look at.
+
+    Args:
+        instead: What would be taken instead of the source.
+
+    Raises:
+        SourceError: The source can't be read.
+    """
+    source = space.source(name)
+    with tempfile.TemporaryDirectory(prefix="autosync-plan-") as folder:
+        exists = space.home.database.exists()
+        db = connect(space.home.database, read_only=True) if exists else connect(Path(folder) / "empty.db")
+        try:
+            return _describe(space, db, source, Path(folder) / "batch", instead)
+        finally:
+            db.close()
+
+
+def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Instead | None) -> dict[str, Any]:
+    found = examine(space, db, source, folder, instead, docs=folder.parent)
+    if isinstance(found, str):
+        known = batches.state(db, source.name).fingerprint
+        return {"source": source.name, "outcome": "unchanged", "left_out": left_out(found or known)}
+    ticket, staged = found
+    counts, changes = ticket.counts, _changes(db, folder, staged)
+    result: dict[str, Any] = {
+        "source": source.name,
+        "outcome": "changed" if counts.changed else "unchanged",
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "deleted": counts.deleted,
+        "quarantined": counts.quarantined,
+        "changes": changes,
+        "more": counts.changed - len(changes),
+        "refused": [{"place": row.place, "id": row.id, "reason": row.reason} for row in staged.refused[:SHOWN]],
+        "left_out": left_out(ticket.fingerprint),
+        "error": None,
+    }
+    try:
+        check_guards(ticket, len(staged.refused), source, "", instead)
+    except Refused as error:
+        result |= {"outcome": "refused", "error": str(error)}
+    return result
+
+
+def _changes(db: Db, folder: Path, staged: Staged) -> list[dict[str, Any]]:
+    rows = staging.Stage.peek(folder, SHOWN + len(staged.skip))
+    changes: list[dict[str, Any]] = []
+    for position, (id, doc) in rows.items():
+        if position in staged.skip:
+            continue
+        if staged.born[position]:
+            changes.append({"op": "insert", "id": id})
+        else:
+            old = batches.document(db, int(staged.recs[position]))
+            changes.append({"op": "update", "id": id, "fields": differing(old, doc)})
+    for rec in staged.deletes[: max(SHOWN - len(changes), 0)].tolist():
+        changes.append({"op": "delete", "id": batches.id_of(db, rec)})
+    return changes[:SHOWN]

@@ -1,0 +1,38 @@
+"""What a source's history says about when to sync it: the predictive schedule, shown and not yet imposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blocks.store import batches
+from flows.workspace import Space, now
+
+HISTORY_DAYS = 90
+
+
+def arrivals(space: Space, name: str) -> list[float]:
+    """When runs of a source brought changes, Unix seconds, in order."""
+    with space.database(read_only=True) as db:
+        if batches.collection_id(db, space.source(name).into) is None:
+            return []
+        rows = db.execute(
+            "SELECT started FROM run WHERE source = ? AND started >= ? AND inserted + updated + deleted > 0 "
+            "ORDER BY started",
+            [name, now() - HISTORY_DAYS * 86_400],
+        )
+        return [row[0] for row in rows]
+
+
+def learnt(space: Space, name: str, budget: float) -> dict[str, Any]:
+    """What the policy learnt of a source, and when it would sync next.
+
+    Args:
+        budget: Syncs a day.
+    """
+    import numpy as np
+
+    from analytics.predictive_sync import profile
+
+    times = arrivals(space, name)
+    found = profile(np.array(times, dtype=np.float64), budget, now())
+    return {"source": name, "changes": len(times), "budget_per_day": budget, "profile": found}

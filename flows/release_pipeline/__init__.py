@@ -1,0 +1,1 @@
+"""The jobs of the release pipeline, how they are set up, and the programs that they start."""

@@ -1,0 +1,1 @@
+"""`autosync up`: server, worker, observer, dashboard, deployments, and runs in this process."""

@@ -1,0 +1,105 @@
+"""The observer: watches the files of local sources and syncs one within seconds of a save.
+
+It is a long-lived process with everything imported, so that a save costs a flow run, not a start of Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from autosync.settings import Source
+from blocks.sources.own_folders import OwnFolders
+from blocks.sources.reading import is_url
+from flows.log import event, open_log
+from flows.workspace import Space, open_space
+
+SETTLE_MS = 400
+IGNORED = (".tmp", ".swp", "~", ".part", ".crdownload")
+
+
+def watched_folder(space: Space, source: Source) -> Path | None:
+    """The folder whose files make up a source; None for an address, or when it doesn't exist or lies in the home."""
+    if is_url(source.location):
+        return None
+    path = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
+    while not path.is_dir() or any(sign in path.name for sign in "*?["):
+        if path.parent == path:
+            return None
+        path = path.parent
+    return None if OwnFolders(space.own, path).home_above else path
+
+
+def touched_sources(space: Space, changed: set[str]) -> list[str]:
+    """The sources that changed paths belong to, in the configuration's order."""
+    names = []
+    for source in space.settings.source:
+        folder = watched_folder(space, source)
+        if folder is None:
+            continue
+        own = OwnFolders(space.own, folder)
+        if any(belongs(space, source, folder, Path(path)) and not own.around(path) for path in changed):
+            names.append(source.name)
+    return names
+
+
+def belongs(space: Space, source: Source, folder: Path, path: Path) -> bool:
+    """Whether a changed path is the source's file, or one of its folder's or glob's."""
+    if path.name.endswith(IGNORED) or path.name.startswith("."):
+        return False
+    exact = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
+    if exact == path:
+        return True
+    if exact == folder:
+        return path.is_relative_to(folder)
+    return fnmatch.fnmatch(str(path), str(exact))
+
+
+async def watch(space: Space, stop: asyncio.Event) -> None:
+    """Sync the sources whose files change, until asked to stop."""
+    from flows.service.running import sync_source, warm
+
+    await warm()
+    async for name in saved(space, stop):
+        await sync_source(space, name)
+
+
+async def saved(space: Space, stop: asyncio.Event) -> AsyncIterator[str]:
+    """The sources whose files were saved, until asked to stop; what AutoSync itself writes is not among them."""
+    from watchfiles import DefaultFilter, awatch
+
+    folders = {folder for source in space.settings.source if (folder := watched_folder(space, source)) is not None}
+    if not folders:
+        await stop.wait()
+        return
+    beside = DefaultFilter(ignore_paths=[f"{space.home.path}{os.sep}"])
+    event("observer", "-", f"watching {', '.join(sorted(map(str, folders)))}")
+    async for changes in awatch(*folders, watch_filter=beside, step=SETTLE_MS, stop_event=stop, recursive=True):
+        for name in touched_sources(space, {path for _, path in changes}):
+            event("observer", name, "a file was saved")
+            yield name
+
+
+def main() -> None:
+    """Watch until SIGTERM or SIGINT; a child of `autosync up`."""
+    from flows.prefect_server import prepare
+
+    space = open_space()
+    open_log(space.home.log)
+    prepare(space.home, os.environ)
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await watch(space, stop)
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()
