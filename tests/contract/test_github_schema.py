@@ -207,6 +207,161 @@ def test_half_an_answer_is_unavailable(server: GitHubServer, remote: Remote) -> 
     server.replies.clear()
 
 
+SHA = "1" * 40
+PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+OTHERS: dict[str, bytes] = {
+    "page": PAGE,
+    "nothing": b"",
+    "empty": b"{}",
+    "null": b"null",
+    "text": b'"moved"',
+    "list": b"[]",
+    "lists": b"[[]]",
+    "cut": b'{"ref": "refs/heads/main", "object": {"sha": "1111',
+    "branch": json.dumps({"ref": "refs/heads/other", "object": {"type": "commit", "sha": SHA}}).encode(),
+    "tree": json.dumps({"sha": SHA, "tree": [], "truncated": False}).encode(),
+    "commit": json.dumps({"sha": SHA, "message": "m", "tree": {"sha": SHA}, "parents": []}).encode(),
+    "file": json.dumps({"sha": SHA, "type": "file", "path": "x", "encoding": "base64", "content": ""}).encode(),
+    "no sha": b'{"sha": null, "ref": "refs/heads/main", "object": {"sha": null}}',
+    "odd sha": b'{"sha": "", "ref": "refs/heads/main", "object": {"type": "commit", "sha": ""}}',
+}
+BETWEEN = "GitHub (or something in between)"
+PUSH = [
+    ("GET", "/git/ref/"),
+    ("GET", "/git/commits/"),
+    ("GET", "/git/trees/"),
+    ("POST", "/git/blobs"),
+    ("POST", "/git/trees"),
+    ("POST", "/git/commits"),
+    ("PATCH", "/git/refs/"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PUSH)
+def test_an_answer_that_is_not_what_was_asked_for_moves_nothing(server: GitHubServer, method: str, path: str) -> None:
+    """At every call of a push, with success as status: a page, half an answer or another object is RemoteUnavailable;
+    the branch stands, and the next try makes the one commit.
+    """
+    remote = github(server).remote()
+    first = remote.commit(commit({"d/a": b"1", "d/old": b"1"}), parent=None)
+    files: dict[str, bytes | None] = {"d/a": b"2", "d/binary": b"\xff"}
+    for name, body in OTHERS.items():
+        for status in (200, 201):
+            fault = Fault(path, method, reply=Reply(status, body))
+            server.faults.append(fault)
+            with pytest.raises(RemoteUnavailable) as caught:
+                remote.commit(commit(files, 2, replace=("d",)), parent=first)
+            assert caught.value.what.startswith(f"{BETWEEN} answered with no "), (name, status)
+            assert caught.value.kept == "the branch was not moved" and not isinstance(caught.value, RemoteMoved)
+            assert server.sha("main") == first and fault.times == 0, (name, status)
+    sha = remote.commit(commit(files, 2, replace=("d",)), parent=first)
+    assert server.git("rev-list", "main").decode().split() == [sha, *server.git("rev-list", first).decode().split()]
+    assert dict(remote.files("d")) == files
+
+
+@pytest.mark.parametrize("branch", ["main", "aside"])
+def test_a_moved_branch_is_recognised_behind_any_answer(server: GitHubServer, branch: str) -> None:
+    """The branch moved (or was made) and something else answered: it is read again, and the commit counts as made."""
+    github(server).remote().commit(commit({"a": b"1"}), parent=None)
+    remote = github(server, branch=branch).remote()
+    for seq, (name, body) in enumerate(OTHERS.items(), start=2):
+        head = remote.head()
+        server.faults.append(Fault("/git/refs", reply=Reply(200, body), after=True))
+        server.calls.clear()
+        sha = remote.commit(commit({"a": b"%d" % seq}, seq), parent=head.sha if head else None)
+        assert server.sha(branch) == sha and server.faults[-1].times == 0, name
+        assert sum("/git/refs" in call.path for call in server.calls) == 1, name
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/git/refs"), ("PUT", "/contents/"), ("GET", "/branches")])
+def test_a_new_branch_is_not_made_by_another_answer(server: GitHubServer, method: str, path: str) -> None:
+    """The calls that only a first commit makes: what isn't their answer makes no branch, the next try does."""
+    remote = github(server, branch="records").remote()
+    for name, body in OTHERS.items():
+        if (method, body) == ("GET", b"[]"):  # a repository without any branch answers so
+            continue
+        server.faults.append(Fault(path, method, reply=Reply(200 if method == "GET" else 201, body)))
+        with pytest.raises(RemoteUnavailable) as caught:
+            remote.commit(commit({"a": b"1"}), parent=None)
+        assert caught.value.what.startswith(f"{BETWEEN} answered with no "), name
+        assert not server.sha("records") and server.faults[-1].times == 0, name
+    assert remote.commit(commit({"a": b"1"}), parent=None) == server.sha("records")
+
+
+READS: list[tuple[str, Callable[[Remote], object]]] = [
+    ("/git/ref/", lambda remote: remote.head()),
+    ("/git/commits/", lambda remote: remote.head()),
+    ("/contents/", lambda remote: remote.read("d/a")),
+    ("/git/blobs/", lambda remote: list(remote.files("d"))),
+    ("/git/trees/", lambda remote: list(remote.files("d"))),
+    ("records/commits", lambda remote: remote.find("AutoSync-Seq", "1")),
+    ("records/commits", lambda remote: list(remote.history("d/a"))),
+]
+
+
+@pytest.mark.parametrize(("path", "read"), READS)
+def test_what_is_read_is_what_was_asked_for(server: GitHubServer, path: str, read: Callable[[Remote], object]) -> None:
+    """No page and no other object counts as a file, as a missing file or as the end of a history."""
+    remote = github(server).remote()
+    remote.commit(commit({"d/a": b"1", "d/b": b"2"}), parent=None)
+    wanted = read(remote)
+    for name, body in OTHERS.items():
+        if path.endswith("/commits") and body == b"[]":  # GitHub's own way to say that there are none
+            continue
+        server.faults.append(Fault(path, "GET", reply=Reply(200, body)))
+        with pytest.raises(RemoteUnavailable) as caught:
+            read(remote)
+        assert caught.value.what.startswith(f"{BETWEEN} answered with no "), name
+        assert server.faults[-1].times == 0
+    assert read(remote) == wanted
+
+
+@pytest.mark.parametrize("body", [PAGE, b"", b"{}"])
+@pytest.mark.parametrize("status", [404, 409])
+def test_only_github_says_that_something_is_missing(server: GitHubServer, status: int, body: bytes) -> None:
+    """A 404 that isn't GitHub's makes no new branch, no new file and no empty history."""
+    remote = github(server).remote()
+    remote.commit(commit({"a": b"1"}), parent=None)
+    for path, read in READS[:1] + READS[2:3] + READS[5:]:
+        server.faults.append(Fault(path, "GET", reply=Reply(status, body)))
+        with pytest.raises(RemoteUnavailable, match="answered with no"):
+            read(remote)
+
+
+def test_a_page_instead_of_an_archive_is_unavailable(server: GitHubServer) -> None:
+    """Neither the link to the download nor the download itself may be something else."""
+    remote = github(server).remote()
+    remote.commit(commit({f"d/{n:03}": b"%d" % n for n in range(120)}), parent=None)
+    for path in ("/tarball/", "/archive/"):
+        server.faults.append(Fault(path, reply=Reply(200, PAGE)))
+        with pytest.raises(RemoteUnavailable, match="answered with no"):
+            list(remote.files("d"))
+    assert len(list(remote.files("d"))) == 120
+
+
+def test_a_redirect_to_another_host_is_unavailable(server: GitHubServer) -> None:
+    """A log-in page elsewhere, for good (301) or for now (302), is nothing to follow and nothing to crash on."""
+    remote = github(server).remote()
+    for status in (301, 302):
+        server.faults.append(Fault(reply=Reply(status, PAGE, {"Location": "https://login.example.org/"})))
+        with pytest.raises(RemoteUnavailable):
+            remote.head()
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_first_commit_never_overwrites_a_branch_that_appears(server: GitHubServer, empty: bool) -> None:
+    """Somebody makes the branch after it was read as missing, in an empty repository or not: their files stay."""
+    other, theirs = GitRepository(server.path), commit({"theirs": b"1"}, 9)
+    if not empty:
+        github(server, branch="aside").remote().commit(commit({"x": b"x"}), parent=None)
+        server.git("update-ref", "-d", "refs/heads/main")
+    path = "/contents/" if empty else "/branches"
+    server.faults.append(Fault(path, skip=not empty, meanwhile=lambda: other.commit(theirs, parent=None)))
+    with pytest.raises(RemoteMoved):
+        github(server).remote().commit(commit({"a": b"1"}), parent=None)
+    assert dict(other.files(""))["theirs"] == b"1"
+
+
 @pytest.mark.parametrize("make", [lambda s, p: github(s).remote(), lambda s, p: _over_http(s, p)])
 def test_the_token_is_in_no_log(
     server: GitHubServer,

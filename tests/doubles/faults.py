@@ -52,6 +52,7 @@ class Fault:
         path: Regular expression that the path contains.
         method: HTTP method, or "" for any.
         reply: Answered instead of doing anything.
+        after: Do it, and answer `reply` all the same.
         lost: Do it, then close the connection without an answer.
         dropped: Close the connection without doing anything.
         delay: Seconds to wait before answering.
@@ -62,6 +63,7 @@ class Fault:
     path: str = ""
     method: str = ""
     reply: Reply | None = None
+    after: bool = False
     lost: bool = False
     dropped: bool = False
     delay: float = 0.0
@@ -108,6 +110,8 @@ class Double(ABC):
                 fault.meanwhile()
             if fault.dropped:
                 return None
+            if fault.after:
+                self.answer(call)
             reply = fault.reply or self.answer(call)
             self.replies.append((call, reply))
             return None if fault.lost else reply

@@ -224,9 +224,12 @@ class GitHubServer(Double):
 
     def put_contents(self, call: Call, match: re.Match[str]) -> Reply:
         blob = self._write(base64.b64decode(call.json["content"]))
-        tree = self.git("mktree", data=f"100644 blob {blob}\t{match[1]}\n".encode()).decode().strip()
+        head = self.sha("HEAD")
+        there = self.git("ls-tree", head) if head else b""
+        tree = self.git("mktree", data=there + f"100644 blob {blob}\t{match[1]}\n".encode()).decode().strip()
         env = {f"GIT_{r}_{f}": "octo" for r in ("AUTHOR", "COMMITTER") for f in ("NAME", "EMAIL")}
-        made = self.git("commit-tree", tree, "-m", call.json["message"], env=env).decode().strip()
+        parents = ["-p", head] if head else []
+        made = self.git("commit-tree", tree, *parents, "-m", call.json["message"], env=env).decode().strip()
         self.git("update-ref", "HEAD", made)
         return Reply(201, {"content": self._content(match[1], blob), "commit": self._git_commit(made)})
 

@@ -61,12 +61,15 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_blocks_of_the_users_own_server_are_used(host: Service, tmp_path: Path) -> None:
-    """Commits go to GitHub, what Slack refuses goes by email, the report is mailed; no secret is in the log."""
+    """Commits go to GitHub (a proxy's page instead of its answer is no push: it is done again), what Slack refuses goes
+    by email, the report is mailed; no secret is in the log.
+    """
     (tmp_path / "autosync.toml").write_text(CONFIG)
     (tmp_path / "things.json").write_text('[{"id": "الف"}, {"id": "b"}]')
     guest = Guest(tmp_path, host.api, host.secret)
     with SlackServer() as slack, SmtpDouble(tmp_path) as smtp, GitHubServer(tmp_path / "github.git") as github:
         slack.faults.append(Fault(reply=Reply(404, b"no_service"), times=99))
+        github.faults.append(Fault("/git/refs/", "PATCH", reply=Reply(200, b"<html>Log in</html>")))
         given = {
             "slack": slack.webhook,
             "port": smtp.port,
@@ -80,7 +83,8 @@ def test_blocks_of_the_users_own_server_are_used(host: Service, tmp_path: Path) 
         save = [sys.executable, "-c", SAVE]
         subprocess.run(save, env=guest.environment | {"GIVEN": json.dumps(given)}, cwd=ROOT, check=True, timeout=60)
         run = guest.json("run", "things")["runs"][0]
-        assert run["outcome"] == "changed", run
+        assert run["outcome"] == "changed" and not github.faults[0].times, run
+        assert {stage["name"]: stage["retries"] for stage in run["stages"]}["push"] == 1
         head = ["git", "--git-dir", str(tmp_path / "github.git"), "rev-parse", "main"]
         assert subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip() == run["commit"]
         assert guest.json("verify")["equal"] is True
