@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Level = Literal["info", "warning", "error"]
+FileChange = tuple[str, bytes | None]
+"""A path in a repository and the file's new bytes, or None to delete it."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,15 @@ class Commit:
     Attributes:
         message: Subject and body without trailers.
         trailers: Git trailers (`AutoSync-Seq` ...), in order.
-        files: Path in the repository -> new bytes, or None to delete the file.
+        files: The changes, each path once, deletions first: a deleted file's name may be a written one's folder. They
+            are read once, while they are sent, so that files which are rendered on the way need no memory.
         time: Unix seconds, UTC, of the newest change that it holds.
         replace: Folders whose files not named in `files` are deleted (a full rewrite).
     """
 
     message: str
     trailers: tuple[tuple[str, str], ...]
-    files: Mapping[str, bytes | None]
+    files: Iterable[FileChange]
     time: float
     replace: tuple[str, ...] = ()
 

@@ -245,7 +245,7 @@ class GitRepository(GitProcess):
 def _stream(commit: Commit, parent: str | None, author: tuple[str, str]) -> Iterator[bytes]:
     """What fast-import reads: all files first, each read once, then the commit that names them, deletions first."""
     marks: dict[bytes, bytes | None] = {}
-    for number, (path, data) in enumerate(commit.files.items(), start=2):
+    for number, (path, data) in enumerate(commit.files, start=2):
         marks[check_path(path)] = None if data is None else b":%d" % number
         if data is not None:
             yield from (b"blob\nmark :%d\ndata %d\n" % (number, len(data)), data, b"\n")

@@ -6,12 +6,10 @@ update with force=False. Nothing can be seen before that last call, and only it 
 
 from __future__ import annotations
 
-import json
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from pathlib import PurePosixPath
 
 import requests
 from github import Auth, Github
@@ -21,13 +19,11 @@ from pydantic import Field, HttpUrl, SecretStr
 from autosync.errors import RemoteError, RemoteMoved, RemoteUnavailable
 from autosync.ports import Commit, Head
 from blocks.repository.git import FOUND_LATER, KEPT, LOOK_BACK, UNSURE, check_path, trailers_of
-from blocks.repository.github_api import Content, Entry, GitHubApi, GitHubRefused, blob_sha, network_errors
+from blocks.repository.github_api import Content, GitHubApi, blob_sha, network_errors
+from blocks.repository.github_tree import TreeWriter
 
 __all__ = ["GitHubRemote", "GitHubRepository"]
 
-REQUEST_BYTES = 2_000_000  # GitHub fails somewhat above 2.5 MB
-INLINE_BYTES = 1_000_000
-BLOB_BYTES = 40_000_000
 SINGLE_READS = 100  # from here on one archive is cheaper than a call for each file
 
 
@@ -129,7 +125,7 @@ class GitHubRemote:
     def files(self, under: str, at: str = "") -> Iterator[tuple[str, bytes]]:
         """Every regular file below a folder at the branch's head or a commit (all of them for ""), in path order."""
         sha = at or self._ref()
-        listed = sorted(self._list(self._api.commit(sha).tree.sha, under.strip("/")).items()) if sha else []
+        listed = sorted(self._api.listing(self._api.commit(sha).tree.sha, under.strip("/")).items()) if sha else []
         archive = self._archive(sha) if sha and len(listed) > SINGLE_READS else iter(())
         name, data = next(archive, ("", b""))
         for path, blob in listed:
@@ -140,8 +136,8 @@ class GitHubRemote:
 
     def commit(self, commit: Commit, *, parent: str | None) -> str:
         """Make one commit on top of `parent` and move the branch to it, or nothing at all."""
-        for path in (*commit.files, *filter(None, commit.replace)):
-            check_path(path)
+        for folder in filter(None, commit.replace):
+            check_path(folder)
         tip = self._ref()
         if tip != parent:
             raise self._moved(tip)
@@ -199,70 +195,14 @@ class GitHubRemote:
         )
 
     def _tree(self, commit: Commit, base: str | None) -> str:
-        files = dict(commit.files)
-        there: dict[str, str] = {}
-        for folder in commit.replace:
-            there |= self._list(base, folder.strip("/")) if base else {}
-        files |= {path: None for path in there if path not in files}
-        same = {path for path, data in files.items() if data is not None and there.get(path) == blob_sha(data)}
-        try:
-            return self._post_trees((p for p in files.items() if p[0] not in same), base)
-        except GitHubRefused as error:
-            if error.status != 422 or None not in files.values() or base is None:
-                raise
-            existing = self._list(base, "")  # GitHub refuses to delete what isn't there
-            wanted = (p for p in files.items() if p[0] not in same and (p[1] is not None or p[0] in existing))
-            return self._post_trees(wanted, base)
-
-    def _post_trees(self, files: Iterable[tuple[str, bytes | None]], base: str | None) -> str:
-        """Deletions go first: in one request with a file of a deleted folder's name they would contradict it."""
-        tree, waiting, size = base, list[Entry](), 0
-        changed = sorted(files, key=lambda item: item[1] is not None)
-        for number, (path, data) in enumerate(changed):
-            if base is None and data is None:
-                continue
-            element, cost = self._element(path, data)
-            turned = number and data is not None and changed[number - 1][1] is None
-            if waiting and (size + cost > REQUEST_BYTES or (turned and _clash(changed))):
-                tree, waiting, size = self._api.create_tree(waiting, tree), [], 0
-            waiting.append(element)
-            size += cost
-        return tree if tree and not waiting else self._api.create_tree(waiting, tree)
-
-    def _element(self, path: str, data: bytes | None) -> tuple[Entry, int]:
-        """One tree entry and about how many bytes of a request it takes."""
-        entry: Entry = {"path": path, "mode": "100644", "type": "blob"}
-        cost = len(json.dumps(path)) + 120
-        if data is None:
-            return {**entry, "sha": None}, cost
-        if len(data) > BLOB_BYTES:
-            raise RemoteError(
-                f"{path} has {len(data):,} bytes; GitHub takes {BLOB_BYTES:,}", kept=KEPT, todo="split it"
-            )
-        text = _text(data) if len(data) <= INLINE_BYTES else None
-        inline = len(json.dumps(text)) if text is not None else 0
-        if text is None or inline + cost > REQUEST_BYTES:
-            return {**entry, "sha": self._api.create_blob(data)}, cost
-        return {**entry, "content": text}, inline + cost
-
-    def _list(self, tree: str, under: str) -> dict[str, str]:
-        """Path -> blob sha of the regular files below a folder."""
-        prefix = ""
-        for name in PurePosixPath(under).parts:
-            entry = next((entry for entry in self._api.tree(tree).tree if entry.path == name), None)
-            if entry is None or entry.type != "tree":
-                return {}
-            prefix, tree = f"{prefix}{name}/", entry.sha
-        return dict(self._walk(tree, prefix))
-
-    def _walk(self, sha: str, prefix: str) -> Iterator[tuple[str, str]]:
-        whole = self._api.tree(sha, recursive=True)
-        cut = whole.truncated  # more than 100,000 entries: folder by folder then
-        for entry in self._api.tree(sha).tree if cut else whole.tree:
-            if entry.type == "blob" and entry.mode in ("100644", "100755"):
-                yield prefix + entry.path, entry.sha
-            elif cut and entry.type == "tree":
-                yield from self._walk(entry.sha, f"{prefix}{entry.path}/")
+        replaced = dict[str, str]()
+        for folder in commit.replace if base else ():
+            replaced |= self._api.listing(base or "", folder.strip("/"))
+        tree = TreeWriter(self._api, base, replaced)
+        for path, data in commit.files:
+            check_path(path)
+            tree.change(path, data)
+        return tree.finish()
 
     def _archive(self, sha: str) -> Iterator[tuple[str, bytes]]:
         """Every regular file of a commit out of one download, in path order."""
@@ -288,19 +228,3 @@ class GitHubRemote:
 
 def _head(sha: str, commit: Content) -> Head:
     return Head(sha, commit.message, trailers_of(commit.message), commit.time)
-
-
-def _clash(changed: Iterable[tuple[str, bytes | None]]) -> bool:
-    """Whether a deleted file's name is a folder of a written one, or the other way round."""
-    names: dict[bool, set[str]] = {True: set(), False: set()}
-    for path, data in changed:
-        names[data is None].add(path)
-    above = {gone: {str(p) for path in paths for p in PurePosixPath(path).parents} for gone, paths in names.items()}
-    return bool(names[True] & above[False] or names[False] & above[True])
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None

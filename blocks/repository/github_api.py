@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -225,6 +226,25 @@ class GitHubApi:
         """A folder's entries, or everything below it."""
         answer = self._exchange("GET", f"/git/trees/{sha}", query={"recursive": "1"} if recursive else {})
         return self._read(answer, Tree, "tree", lambda tree: tree.sha == sha)
+
+    def listing(self, tree: str, under: str) -> dict[str, str]:
+        """Path -> blob sha of the regular files of a tree below a folder (all of them for "")."""
+        prefix = ""
+        for name in PurePosixPath(under).parts:
+            entry = next((entry for entry in self.tree(tree).tree if entry.path == name), None)
+            if entry is None or entry.type != "tree":
+                return {}
+            prefix, tree = f"{prefix}{name}/", entry.sha
+        return dict(self._walk(tree, prefix))
+
+    def _walk(self, sha: str, prefix: str) -> Iterator[tuple[str, str]]:
+        whole = self.tree(sha, recursive=True)
+        cut = whole.truncated  # more than 100,000 entries: folder by folder then
+        for entry in self.tree(sha).tree if cut else whole.tree:
+            if entry.type == "blob" and entry.mode in ("100644", "100755"):
+                yield prefix + entry.path, entry.sha
+            elif cut and entry.type == "tree":
+                yield from self._walk(entry.sha, f"{prefix}{entry.path}/")
 
     def create_tree(self, entries: list[Entry], base: str | None) -> str:
         """Make a tree out of an older one and what changes."""

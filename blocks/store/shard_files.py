@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import takewhile
 
+from autosync.ports import FileChange
 from autosync.shards import MIRROR_BITS, REPO_MIN_BITS, file_name, level, repo_layout
 from blocks.store.history import changes_since
 from blocks.store.schema import Db
@@ -23,36 +24,20 @@ NEXT = (
 LINES_AT_ONCE = 4096
 
 
-class AllFiles(Mapping[str, bytes]):
-    """Every file of a collection as path -> bytes, rendered while they are iterated: a large one needs no memory."""
+def all_files(db: Db, collection: int, records: int) -> Iterator[tuple[str, bytes]]:
+    """Every file of a collection and its bytes, rendered one by one.
 
-    def __init__(self, db: Db, collection: int, records: int) -> None:
-        self.db, self.collection, self.records = db, collection, records
-
-    def _each(self) -> Iterator[tuple[str, bytes]]:
-        layout = repo_layout(self.records)
-        for start, end in ranges(self.db, self.collection, layout.bits):
-            if data := render(self.db, self.collection, start, end):
-                yield file_name(start, layout), data
-
-    def __iter__(self) -> Iterator[str]:
-        return (path for path, _ in self._each())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __getitem__(self, path: str) -> bytes:
-        for name, data in self._each():
-            if name == path:
-                return data
-        raise KeyError(path)
-
-    def items(self) -> Iterator[tuple[str, bytes]]:  # type: ignore[override]  # a stream instead of a view
-        return self._each()
+    Args:
+        records: Live records now; it decides how many keys share a file.
+    """
+    layout = repo_layout(records)
+    for start, end in ranges(db, collection, layout.bits):
+        if data := render(db, collection, start, end):
+            yield file_name(start, layout), data
 
 
-def touched_files(db: Db, collection: int, records: int, after: int, upto: int) -> dict[str, bytes | None]:
-    """Files that the changes in (after, upto] touch -> their bytes now, None where a file is to be deleted.
+def touched_files(db: Db, collection: int, records: int, after: int, upto: int) -> Iterator[FileChange]:
+    """Files that the changes in (after, upto] touch, rendered one by one: first those to delete, then the written ones.
 
     Args:
         records: Live records now; it decides how many keys share a file.
@@ -60,19 +45,19 @@ def touched_files(db: Db, collection: int, records: int, after: int, upto: int) 
     layout = repo_layout(records)
     bits = layout.bits
     if bits is None:
-        return {file_name("", layout): render(db, collection, "", None) or None}
-    starts, files = set[str](), dict[str, bytes | None]()
+        yield file_name("", layout), render(db, collection, "", None) or None
+        return
+    starts = set[str]()
     for id, (live, _) in changes_since(db, collection, after, upto).items():
         found = db.execute(PREVIOUS, [collection, bits, id]).fetchone()
         starts.add(found[0] if found else "")
         if level(id) >= bits and not live:
-            files[file_name(id, layout)] = None
+            yield file_name(id, layout), None
         elif level(id) >= bits:  # a new boundary also shortens the file before it
             before = db.execute(PREVIOUS.replace("id <= ?", "id < ?"), [collection, bits, id]).fetchone()
             starts.add(before[0] if before else "")
-    for start in sorted(starts):
-        files[file_name(start, layout)] = _render(db, collection, bits, start) or None
-    return files
+    for start in sorted(starts):  # of these only the head's file, the first, can be empty
+        yield file_name(start, layout), _render(db, collection, bits, start) or None
 
 
 def _render(db: Db, collection: int, bits: int, start: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,14 @@ import msgspec
 
 from autosync.errors import ConfigError, RemoteMoved
 from autosync.policy import Counts
-from autosync.ports import Commit, Head, Remote
+from autosync.ports import Commit, FileChange, Head, Remote
 from autosync.settings import Source
 from autosync.shards import repo_layout
 from blocks.mirror.files import FORMAT
 from blocks.repository.git import GitRepository
 from blocks.store import ledger
 from blocks.store.schema import Db
-from blocks.store.shard_files import AllFiles, touched_files
+from blocks.store.shard_files import all_files, touched_files
 from flows.tasks import stage
 from flows.workspace import Space, now
 
@@ -30,35 +30,6 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     sha: str = ""
     link: str = ""
     seq: int = 0
-
-
-class Prefixed(Mapping[str, bytes | None]):
-    """A collection's files below its folder, together with the manifest, without copying them."""
-
-    def __init__(self, folder: str, files: Mapping[str, bytes | None], manifest: bytes) -> None:
-        self.folder, self.files, self.manifest = folder, files, manifest
-
-    def _each(self) -> Any:
-        for path, data in self.files.items():
-            yield f"{self.folder}/{path}", data
-        yield f"{self.folder}/manifest.json", self.manifest
-
-    def __iter__(self) -> Any:
-        return (path for path, _ in self._each())
-
-    def __len__(self) -> int:
-        return len(self.files) + 1
-
-    def __getitem__(self, path: str) -> bytes | None:
-        return (
-            self.manifest
-            if path == f"{self.folder}/manifest.json"
-            else self.files[path.removeprefix(f"{self.folder}/")]
-        )
-
-    def items(self) -> Any:
-        """Pairs of path and bytes, rendered while they are iterated."""
-        return self._each()
 
 
 def open_remote(space: Space) -> Remote:
@@ -133,14 +104,14 @@ def push(space: Space, name: str, run: str, root: str) -> Pushed:
         if newest <= cursor.seq:
             return Pushed(seq=newest)
         remote, job = open_remote(space), Job(db, source, target.collection, cursor, newest, run, root)
-        sha = _commit(job, remote)
+        sha = commit_changes(job, remote)
         link = remote.link(sha)
         info = {"sha": sha, "link": link, "layout": job.layout, "to": remote.address}
         ledger.advance(db, "push", target.collection, newest, now=now(), info=info)
     return Pushed(sha=sha, link=link, seq=newest)
 
 
-def _commit(job: Job, remote: Remote) -> str:
+def commit_changes(job: Job, remote: Remote) -> str:
     """Make the commit, or find the one that an earlier try made; a commit in between is absorbed."""
     for attempt in range(ABSORB_TRIES):
         head = remote.head()
@@ -169,8 +140,8 @@ def _render(job: Job, remote: Remote, head: Head | None, there: dict[str, Any] |
     info, records, layout = job.cursor.info, job.records, job.layout
     moved = head is None or (there is not None and there.get("seq") != job.cursor.seq)
     whole = moved or not job.cursor.seq or info.get("layout") != layout or info.get("to") != remote.address
-    files: Mapping[str, bytes | None] = (
-        AllFiles(job.db, job.collection, records)
+    files: Iterable[FileChange] = (
+        all_files(job.db, job.collection, records)
         if whole
         else touched_files(job.db, job.collection, records, job.cursor.seq, job.newest)
     )
@@ -193,10 +164,17 @@ def _render(job: Job, remote: Remote, head: Head | None, there: dict[str, Any] |
             ("AutoSync-Root", job.root),
             ("AutoSync-Run", job.run),
         ),
-        files=Prefixed(job.source.into, files, text),
+        files=_below(job.source.into, files, text),
         time=time,
         replace=(job.source.into,) if whole else (),
     )
+
+
+def _below(folder: str, files: Iterable[FileChange], manifest: bytes) -> Iterator[FileChange]:
+    """A collection's files below its folder, and the manifest."""
+    for path, data in files:
+        yield f"{folder}/{path}", data
+    yield f"{folder}/manifest.json", manifest
 
 
 push_stage = stage("push", "Make one atomic commit of the changed files.")(push)

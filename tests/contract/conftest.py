@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from blocks.notify.email import EmailNotifier, SmtpServer
 from blocks.notify.slack import SlackWebhook
 from blocks.repository.git import GitRepository
 from blocks.repository.github import GitHubRepository
+from blocks.store import ledger
+from flows.stages.push import Job, commit_changes
 from tests.doubles.github_server import TOKEN, GitHubServer
 from tests.doubles.memory import MemoryRemote
 from tests.doubles.slack_server import SlackServer
 from tests.doubles.smtp_server import PASSWORD, USER, SmtpDouble
+from tests.pipeline import Pipeline
 
 
 @dataclass
@@ -42,9 +46,30 @@ class Place:
 
 
 def commit(files: Mapping[str, bytes | None], seq: int = 1, *, replace: tuple[str, ...] = ()) -> Commit:
-    """A commit as the push stage makes it."""
+    """A commit as the push stage makes it: its files can be read once, deletions come first."""
     trailers = (("AutoSync-Seq", str(seq)), ("AutoSync-Run", f"run-{seq}"))
-    return Commit(f"Sync tickets\n\n{len(files)} files", trailers, files, 1_700_000_000.25 + seq, replace)
+    changes = iter(sorted(files.items(), key=lambda change: change[1] is not None))
+    return Commit(f"Sync tickets\n\n{len(files)} files", trailers, changes, 1_700_000_000.25 + seq, replace)
+
+
+def push_store(store: Pipeline, remote: Remote, source: str = "things") -> tuple[str, int]:
+    """Commit what the push stage commits: the stream of files that the store renders, all of them or those touched.
+
+    Returns:
+        The sha, and how many steps SQLite took, in hundreds: what was read and rendered, whatever the machine.
+    """
+    space, steps = store.space, count()
+    with space.database() as db:
+        target = space.target(db, space.source(source))
+        assert target is not None
+        cursor, newest = ledger.cursor(db, "push", target.collection), ledger.newest_seq(db, target.collection)
+        job = Job(db, space.source(source), target.collection, cursor, newest, f"run-{newest}", f"root-{newest}")
+        db.set_progress_handler(lambda: next(steps) < 0, 100)
+        sha = commit_changes(job, remote)
+        db.set_progress_handler(None, 0)
+        info = {"sha": sha, "layout": job.layout, "to": remote.address}
+        ledger.advance(db, "push", target.collection, newest, now=newest, info=info)
+    return sha, next(steps)
 
 
 def github(server: GitHubServer, *, token: str = TOKEN, branch: str = "main") -> GitHubRepository:

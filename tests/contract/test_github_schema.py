@@ -18,7 +18,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # it comes without types
 
 from autosync.errors import RemoteError, RemoteMoved, RemoteUnavailable
-from autosync.ports import Remote
+from autosync.ports import Commit, Remote
 from blocks.repository.git import GitRepository
 from tests.contract.conftest import commit, github
 from tests.doubles.faults import Call, Fault, Reply
@@ -103,6 +103,32 @@ def test_no_request_is_too_large(server: GitHubServer, remote: Remote) -> None:
     assert len(trees) > 2
     assert sum(call.path.endswith("/git/blobs") for call in server.calls) == 2
     assert dict(remote.files("")) == files
+
+
+def test_files_are_sent_while_they_are_rendered(server: GitHubServer, remote: Remote) -> None:
+    """Of a commit of any size no more than what one request takes is held: the first is sent before the rest exists."""
+    rendered, at_request = list[str](), list[int]()
+
+    def files() -> Iterator[tuple[str, bytes | None]]:
+        for n in range(30):
+            rendered.append(f"d/{n:02}")
+            yield rendered[-1], b"%02d" % n + b"x" * 400_000
+
+    server.faults.append(Fault("/git/trees", meanwhile=lambda: at_request.append(len(rendered)), times=99))
+    remote.commit(Commit("many", (), files(), 1_700_000_000.0), parent=None)
+    assert at_request == [5, 9, 13, 17, 21, 25, 29, 30]
+    assert [path for path, _ in remote.files("d")] == rendered
+
+
+def test_of_what_is_not_there_only_the_rest_is_deleted(server: GitHubServer, remote: Remote) -> None:
+    """GitHub refuses a tree that deletes what isn't there: it is sent again without that, in as few calls."""
+    first = remote.commit(commit({"a": b"1", "b": b"2", "c": b"3"}), parent=None)
+    server.calls.clear()
+    second = remote.commit(commit({"gone": None, "a": None, "c": b"4"}, 2), parent=first)
+    assert dict(remote.files("")) == {"b": b"2", "c": b"4"}
+    assert [call.method for call in server.calls if call.path.endswith("/git/trees")] == ["POST", "POST"]
+    remote.commit(commit({"gone": None}, 3), parent=second)
+    assert dict(remote.files("")) == {"b": b"2", "c": b"4"}
 
 
 def test_a_file_beyond_the_limit_is_refused(server: GitHubServer, remote: Remote) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from autosync.errors import RemoteError, RemoteMoved, RemoteUnavailable
 from blocks.repository.git import GitRepository
-from tests.contract.conftest import Place, commit, github
+from blocks.store.shard_files import all_files
+from tests.contract.conftest import Place, commit, github, push_store
 from tests.doubles.faults import Fault, Reply
 from tests.doubles.github_server import GitHubServer
+from tests.pipeline import Pipeline
 
 NAMES = [
     "a/plain.json",
@@ -97,6 +99,14 @@ def test_replace_rewrites_a_folder(place: Place) -> None:
     assert place.everything() == {"data/1": b"1", "data/new": b"n", "data2/3": b"3", "README": b"r"}
 
 
+def test_replace_makes_way_for_new_names(place: Place) -> None:
+    """In a replaced folder files become folders and folders files, whatever the order in which they are named."""
+    place.put({"data/a": b"a", "data/b/1": b"1", "data/b/2": b"2", "data/z": b"z", "other/a": b"o"})
+    place.put({"data/0": b"0", "data/a/x": b"x", "data/b": b"b", "data/z/1/2": b"z"}, 2, replace=("data",))
+    wanted = {"data/0": b"0", "data/a/x": b"x", "data/b": b"b", "data/z/1/2": b"z", "other/a": b"o"}
+    assert place.everything() == wanted
+
+
 def test_files_come_below_a_folder_in_path_order(place: Place) -> None:
     """`files` gives one folder's files, not those of a folder whose name merely starts alike."""
     place.put({f"data/{name}": name.encode() for name in ("b", "a/z", "a.json", "c")} | {"data2/x": b"x"})
@@ -109,6 +119,52 @@ def test_many_files_in_one_commit(place: Place) -> None:
     files: dict[str, bytes | None] = {f"d/{n:04}.json": b'{"n": %d}\n' % n for n in range(150)}
     place.put(files)
     assert place.everything() == files
+
+
+def filled(folder: Path, ids: range, name: str = "things", note: str = "") -> Pipeline:
+    """A home whose store holds these records of a collection."""
+    folder.mkdir(exist_ok=True)
+    store = Pipeline(folder)
+    store.configure(name=name, guard={"max_delete": 1.0})
+    store.write([{"id": f"k{n:05}", "note": f"{note}سلام"} for n in ids])
+    store.load(source=name)
+    return store
+
+
+def rendered(store: Pipeline) -> dict[str, bytes]:
+    """Every file of the store's collection, below its folder."""
+    with store.space.database(read_only=True) as db:
+        records = db.execute("SELECT records FROM collection").fetchone()[0]
+        return {f"things/{path}": data for path, data in all_files(db, 1, records)}
+
+
+def test_the_files_that_a_store_renders(place: Place, tmp_path: Path) -> None:
+    """The store's own streams: all files of a first push, then those that changes touched (boundaries went and came),
+    then all again when there is another layout; other folders are left alone.
+    """
+    place.put({"README": b"r"})
+    for ids, note in ((range(1000), ""), (range(40, 1030), ""), (range(40, 300), "x"), (range(100), "x")):
+        store = filled(tmp_path, ids, note=note)
+        sha, _ = push_store(store, place.remote)
+        files = place.everything()
+        assert files.pop("README") == b"r" and files.pop("things/manifest.json")
+        assert files == rendered(store)
+        head = place.remote.head()
+        assert head is not None and head.sha == sha
+
+
+def test_a_full_rewrite_renders_each_record_once(place: Place, tmp_path: Path) -> None:
+    """Twice the records are twice the work in the store, for a first push and for one over what is there already."""
+    steps = []
+    for n in (1, 2):
+        store = filled(tmp_path / str(n), range(n * 1000), f"c{n}")
+        _, first = push_store(store, place.remote, f"c{n}")
+        with store.space.database() as db:
+            db.execute("DELETE FROM consumer")
+        place.put({f"c{n}/manifest.json": b"spoilt"}, 10 + n)
+        _, again = push_store(store, place.remote, f"c{n}")
+        steps.append((first, again))
+    assert all(1.5 < two / one < 2.5 for one, two in zip(*steps, strict=True)), steps
 
 
 def test_a_moved_branch_is_refused(place: Place) -> None:

@@ -40,8 +40,9 @@ class MemoryRemote:
         before = dict(self.commits[-1][2]) if self.commits else {}
         folders = tuple(folder.strip("/") + "/" for folder in commit.replace)
         files = {path: data for path, data in before.items() if not path.startswith(folders)}
-        files |= {path: data for path, data in commit.files.items() if data is not None}
-        gone = {path for path, data in commit.files.items() if data is None}
+        changes = dict(commit.files)
+        files |= {path: data for path, data in changes.items() if data is not None}
+        gone = {path for path, data in changes.items() if data is None}
         sha = hashlib.sha1(f"{parent}{commit.text}{commit.time}".encode(), usedforsecurity=False).hexdigest()
         self.commits.append((sha, commit, {path: data for path, data in files.items() if path not in gone}))
         return sha

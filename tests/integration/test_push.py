@@ -18,7 +18,7 @@ from autosync.ports import Commit
 from autosync.shards import level, repo_layout
 from blocks.repository.git import trailers_of
 from blocks.store.schema import Db
-from blocks.store.shard_files import AllFiles, touched_files
+from blocks.store.shard_files import all_files, touched_files
 from flows.stages.push import open_remote
 from flows.workspace import now
 from tests.pipeline import Pipeline, dying
@@ -59,7 +59,7 @@ def held(place: Pipeline) -> dict[str, bytes]:
 def rewritten(place: Pipeline) -> dict[str, bytes]:
     """The record files that one full rewrite would make."""
     with place.space.database(read_only=True) as db:
-        return dict(AllFiles(db, 1, len(place.records())).items())
+        return dict(all_files(db, 1, len(place.records())))
 
 
 def commits(place: Pipeline) -> int:
@@ -70,7 +70,7 @@ def theirs(place: Pipeline, files: Mapping[str, bytes | None]) -> None:
     """Somebody else's commit on the branch."""
     remote = open_remote(place.space)
     head = remote.head()
-    remote.commit(Commit("theirs", (), dict(files), now()), parent=head.sha if head else None)
+    remote.commit(Commit("theirs", (), files.items(), now()), parent=head.sha if head else None)
 
 
 STEPS = st.lists(
@@ -95,7 +95,10 @@ def test_touched_files_are_what_a_full_rewrite_would_change(
             newest, records = newest_of(db), len(ids)
             same_layout = old and repo_layout(records) == repo_layout(sum(data.count(b"\n") for data in old.values()))
             if same_layout:
-                touched = touched_files(db, 1, records, seq, newest)
+                changes = list(touched_files(db, 1, records, seq, newest))
+                assert changes == sorted(changes, key=lambda change: change[1] is not None), "deletions come first"
+                touched = dict(changes)
+                assert len(touched) == len(changes)
                 after = {path: data for path, data in (old | touched).items() if data is not None}
                 assert after == new
                 assert len(touched) <= 2 * (newest - seq) + 1

@@ -165,7 +165,7 @@ def test_a_repository_that_somebody_edited_gives_no_file(place: Pipeline) -> Non
     manifest = remote.read("things/manifest.json")
     assert manifest is not None
     files = {"things/records.jsonl": b'{"id":"a","n":5}\n', "things/manifest.json": manifest + b"\n"}
-    remote.commit(Commit("edited", tuple(head.trailers.items()), files, time=head.time), parent=head.sha)
+    remote.commit(Commit("edited", tuple(head.trailers.items()), files.items(), time=head.time), parent=head.sha)
     with pytest.raises(MirrorDamaged, match="root differs"):
         restored(place, "repo")
 

@@ -22,7 +22,7 @@ from blocks.mirror import versions as mirror_versions
 from blocks.mirror.files import read_manifest
 from blocks.store import batches, compaction, history, ledger
 from blocks.store.schema import Db, transaction
-from blocks.store.shard_files import AllFiles
+from blocks.store.shard_files import all_files
 from flows.operations.verify import repair_mirrors
 from flows.stages.push import open_remote
 from flows.workspace import now
@@ -190,7 +190,7 @@ class Sync(RuleBasedStateMachine):
         remote, self.foreign = open_remote(self.place.space), self.foreign + 1
         head = remote.head()
         files: dict[str, bytes | None] = {"things/README" if inside else "README": b"%d" % self.foreign}
-        remote.commit(Commit("theirs", (), files, now()), parent=head.sha if head else None)
+        remote.commit(Commit("theirs", (), files.items(), now()), parent=head.sha if head else None)
 
     @invariant()
     def store_is_the_model(self) -> None:
@@ -209,7 +209,7 @@ class Sync(RuleBasedStateMachine):
         found = self.place.verify()
         assert found["equal"] is True, found
         with self.place.space.database(read_only=True) as db:
-            wanted = dict(AllFiles(db, self.number(db), len(self.model)).items())
+            wanted = dict(all_files(db, self.number(db), len(self.model)))
         files = open_remote(self.place.space).files("things")
         assert {path.removeprefix("things/"): data for path, data in files if path.endswith(".jsonl")} == wanted
         current = self.place.space.home.mirror / "things" / "current"

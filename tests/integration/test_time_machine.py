@@ -160,6 +160,6 @@ def test_a_commit_that_tells_no_exact_time_counts_from_its_own(tmp_path: Path, s
     assert head is not None and head.trailers.pop("AutoSync-Time") == repr(FIRST + 0.25)
     trailers = tuple(head.trailers.items()) + ((("AutoSync-Time", said),) if said is not None else ())
     manifest = {"things/manifest.json": files["things/manifest.json"] + b"\n"}
-    remote.commit(Commit("again", trailers, manifest, time=FIRST + 10), parent=head.sha)
+    remote.commit(Commit("again", trailers, manifest.items(), time=FIRST + 10), parent=head.sha)
     assert history.restored("repo", iso(FIRST)) is None
     assert stored_at(next(iter(remote.history("things/manifest.json")))) == FIRST + 10

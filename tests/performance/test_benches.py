@@ -103,3 +103,13 @@ def test_the_page_has_the_detectors_figures(tmp_path: Path) -> None:
         line = next(line for line in lines if line.startswith(f"| {label}"))
         assert [cell.strip() for cell in line.strip("|").split("|")][1:] == cells, line
     assert any(f"{result['alerts_per_1000_points']:.2f} alerts per 1,000 points" in line for line in lines)
+
+
+def test_a_first_push_is_measured_beside_a_local_one(tmp_path: Path) -> None:
+    """Wall, CPU and peak memory of both, at every size; the double's CPU apart."""
+    target = tmp_path / "out.json"
+    said = bench("bench_push", "--records", "500,1000", "--json", str(target))
+    found = json.loads(target.read_text())
+    assert [row["records"] for row in found] == [500, 1000] and "requests to GitHub" in said
+    pushes = [row[to] for row in found for to in ("local", "GitHub")]
+    assert all(push["wall"] > 0 and push["mb"] > 20 and push["double"] > 0 for push in pushes)
