@@ -35,13 +35,13 @@ OPEN = {"/api/health", "/api/ready"}
 ATTACK = """async ([api, deployment]) => {
   const heard = [];
   const body = JSON.stringify({include_secrets: true});
-  for (const mode of ["cors", "no-cors"])
+  for (const [mode, credentials] of [["cors", "omit"], ["cors", "include"], ["no-cors", "omit"], ["no-cors", "include"]])
     for (const type of ["application/json", "text/plain", null])
       for (const path of ["/block_documents/filter", "/flow_runs/filter", "/deployments/filter", "/variables/",
                           `/deployments/${deployment}/create_flow_run`]) {
         const headers = type ? {"content-type": type} : {};
         try {
-          const answer = await fetch(api + path, {method: "POST", mode, headers, body, credentials: "include"});
+          const answer = await fetch(api + path, {method: "POST", mode, headers, body, credentials});
           const text = await answer.text();
           if (text) heard.push(mode + path + text);
         } catch (error) { }
