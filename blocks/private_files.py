@@ -20,7 +20,15 @@ def keep_private(home: Path) -> None:
     is_home = (home / "autosync.db").exists() or (home / "prefect").is_dir()
     with suppress(OSError):  # somebody else's folder keeps the rights that it has
         if is_home and home.stat().st_mode & PRIVATE:
-            home.chmod(home.stat().st_mode & ~PRIVATE)
+            _close(home)
+            for path in home.rglob("*"):
+                if not path.is_symlink():
+                    with suppress(FileNotFoundError):  # a temporary file of a program that runs
+                        _close(path)
+
+
+def _close(path: Path) -> None:
+    path.chmod(path.stat().st_mode & ~PRIVATE)
 
 
 def original_umask() -> int:

@@ -235,12 +235,14 @@ def test_a_home_that_was_open_is_closed(tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.run("run")
     service.home.chmod(0o755)
+    (service.home / "autosync.db").chmod(0o644)
     before = os.umask(0o022)
     try:
         service.run("restore", "things", "--to", str(tmp_path / "out.jsonl"))
     finally:
         os.umask(before)
     assert stat.S_IMODE(service.home.stat().st_mode) == 0o700
+    assert [path for path in service.home.rglob("*") if lax(path)] == []
     assert stat.S_IMODE((tmp_path / "out.jsonl").stat().st_mode) == 0o644
 
 
