@@ -35,7 +35,7 @@ OPEN = {"/api/health", "/api/ready"}
 ATTACK = """async ([api, deployment]) => {
   const heard = [];
   const body = JSON.stringify({include_secrets: true});
-  for (const [mode, credentials] of [["cors", "omit"], ["cors", "include"], ["no-cors", "omit"], ["no-cors", "include"]])
+  for (const [mode, credentials] of ["cors", "no-cors"].flatMap(mode => [[mode, "omit"], [mode, "include"]]))
     for (const type of ["application/json", "text/plain", null])
       for (const path of ["/block_documents/filter", "/flow_runs/filter", "/deployments/filter", "/variables/",
                           `/deployments/${deployment}/create_flow_run`]) {
