@@ -8,6 +8,8 @@
 
 The manifest is replaced last: until then the mirror is the old version with files in transition,
 which the next update renders again from the store.
+
+An update looks (manifest, stats, hashes, the store's changes), makes a `MirrorPlan` of it, and then writes.
 """
 
 from __future__ import annotations
@@ -20,12 +22,11 @@ from itertools import chain
 from pathlib import Path
 
 from autosync.errors import MirrorDamaged
-from autosync.shards import Layout, Passing, Shard, file_name, find, mirror_layout, root
+from autosync.shards import Layout, Passing, Shard, file_name, mirror_layout, root
 from blocks.mirror import versions as mirror_versions
 from blocks.mirror.files import (
     FORMAT,
     MANIFEST,
-    Header,
     Manifest,
     Stats,
     Target,
@@ -35,8 +36,9 @@ from blocks.mirror.files import (
     write_file,
     write_manifest,
 )
+from blocks.mirror.plan import MirrorPlan, must_render_anew, plan_update
 from blocks.store import shard_files as files
-from blocks.store.history import Changes, changes_since, kept_seq
+from blocks.store.history import changes_since, kept_seq
 from blocks.store.schema import Db, Readers, snapshot
 
 THREADS = 3  # while a file waits for the disk, two cores render others
@@ -64,30 +66,13 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         stats: What the last update returned; a file that has others since is proven by its hash.
     """
     stats = dict(stats or {})
-    old, rebuilt = _old_manifest(target)
-    layout = mirror_layout(records)
-    unfinished = (target.folder / "pending").exists()
-    astray = old is not None and (old.seq > upto or kept_seq(db, target.collection, old.seq) != old.seq)
-    whole = old is None or astray or mirror_layout(old.records) != layout or unfinished
-    changes: Changes = {}
-    if old is None or whole:
-        shards = _write(db, target, files.ranges(db, target.collection, layout.bits), layout, stats)
-        written, kept = len(shards), [] if old is None else list(old.shards)
-    else:
-        bad = _damaged(target, old, foreign(target, old, stats), stats)
-        if old.seq == upto and not bad:
-            return Mirrored(old, 0, (), stats)
-        rebuilt = tuple(target.file(old.shards[place], old.records).name for place in bad)
-        changes = changes_since(db, target.collection, old.seq, upto)
-        touched = _touched(old.shards, changes) | set(bad)
-        shards, written, kept = _update(db, target, old, touched, layout, stats)
-    if old is not None and old.seq < upto and not astray:
-        mirror_versions.write_version(
-            target.folder,
-            Header(from_=old.seq, to=upto, from_time=old.time, time=now, root=old.root, records=old.records),
-            changes or changes_since(db, target.collection, old.seq, upto),
-        )
-    _check_count(target, shards, records)
+    old, unreadable = _old_manifest(target)
+    plan = _plan(db, target, old, stats, upto=upto, records=records, now=now)
+    if old is not None and plan.idle:
+        return Mirrored(old, 0, (), stats)
+    broken = [target.file(shard, old.records) for shard in plan.damaged] if old else []
+    set_aside(target.folder, [target.folder / MANIFEST, *broken] if unreadable else broken)
+    shards, written = _render(db, target, plan, records, stats)
     manifest = Manifest(
         format=FORMAT,
         collection=target.name,
@@ -97,22 +82,57 @@ def update(db: Db, target: Target, *, upto: int, records: int, now: float, stats
         records=records,
         root=root(shards),
         shards=shards,
-        since=_since(target, None if astray else old, upto),
+        since=mirror_versions.proven_since(target.folder, upto) if plan.since is None else plan.since,
     )
     write_manifest(target.folder, manifest)
-    names = {file_name(shard.start, layout) for shard in shards}
-    _sweep(target, names, whole, kept, old, layout)
+    names = {target.file(shard, records).name for shard in shards}
+    _sweep(target, plan, names, old.records if old else records)
     (target.folder / "pending").unlink(missing_ok=True)
+    rebuilt = (MANIFEST,) if unreadable else tuple(path.name for path in broken)
     return Mirrored(manifest, written, rebuilt, {name: stat for name, stat in stats.items() if name in names})
 
 
-def _old_manifest(target: Target) -> tuple[Manifest | None, tuple[str, ...]]:
-    """The manifest, and its name among what must be made again when it was damaged and is kept aside."""
+def _old_manifest(target: Target) -> tuple[Manifest | None, bool]:
+    """The manifest, None without one that can be read, and whether one lies there that can't be."""
     try:
-        return read_manifest(target.folder), ()
+        return read_manifest(target.folder), False
     except MirrorDamaged:
-        set_aside(target.folder, [target.folder / MANIFEST])
-        return None, (MANIFEST,)
+        return None, True
+
+
+def _plan(
+    db: Db, target: Target, old: Manifest | None, stats: Stats, *, upto: int, records: int, now: float
+) -> MirrorPlan:
+    """Plan an update from what store and files show. Nothing is written; the stats of proven files are noted."""
+    if old is None:
+        return plan_update(None, {}, upto=upto, records=records, now=now)
+    diverged = old.seq > upto or kept_seq(db, target.collection, old.seq) != old.seq
+    unfinished = (target.folder / "pending").exists()
+    anew = must_render_anew(old, records, diverged=diverged, unfinished=unfinished)
+    return plan_update(
+        old,
+        {} if diverged or old.seq == upto else changes_since(db, target.collection, old.seq, upto),
+        [] if anew else _damaged(target, old, foreign(target, old, stats), stats),
+        upto=upto,
+        records=records,
+        now=now,
+        diverged=diverged,
+        unfinished=unfinished,
+    )
+
+
+def _render(db: Db, target: Target, plan: MirrorPlan, records: int, stats: Stats) -> tuple[list[Shard], int]:
+    """Write the shards and the version file of a plan. Returns all shards, and how many were written."""
+    layout = mirror_layout(records)
+    ranges = [
+        each for start, end in plan.ranges for each in files.ranges(db, target.collection, layout.bits, start, end)
+    ]
+    written = _write(db, target, ranges, layout, stats)
+    if plan.version:
+        mirror_versions.write_version(target.folder, plan.version, plan.changes)
+    shards = sorted([*plan.unchanged, *written])
+    _check_count(target, shards, records)
+    return shards, len(written)
 
 
 def _check_count(target: Target, shards: list[Shard], records: int) -> None:
@@ -124,13 +144,6 @@ def _check_count(target: Target, shards: list[Shard], records: int) -> None:
             kept="the store",
             todo="run: autosync verify",
         )
-
-
-def _since(target: Target, old: Manifest | None, upto: int) -> int:
-    """The seq that proven version files lead back to, now that they go on from an old manifest, or from none."""
-    if old is None:
-        return mirror_versions.proven_since(target.folder, upto)
-    return old.seq if old.since is None else old.since
 
 
 def _write(
@@ -180,47 +193,15 @@ def foreign(target: Target, manifest: Manifest, stats: Stats) -> list[int]:
     return found
 
 
-def _touched(shards: list[Shard], changes: Changes) -> set[int]:
-    """Positions of the shards that changes touch; a boundary that went joins its shard to the one before."""
-    starts = [shard.start for shard in shards]
-    places = set[int]()
-    for id, (live, _) in changes.items():
-        place = find(starts, id)
-        places.add(place)
-        if place and not live and starts[place] == id:
-            places.add(place - 1)
-    return places
+def _sweep(target: Target, plan: MirrorPlan, names: set[str], records: int) -> None:
+    """Delete files of shards that are no more, after the manifest stopped naming them.
 
-
-def _update(
-    db: Db, target: Target, old: Manifest, touched: set[int], layout: Layout, stats: Stats
-) -> tuple[list[Shard], int, list[Shard]]:
-    """Render the touched runs of shards again; the others stay. Returns all shards, files written, shards replaced."""
-    parts, place, count = list[tuple[str, str | None]](), 0, len(old.shards)
-    while place < max(count, 1):
-        if place not in touched and old.shards:
-            place += 1
-            continue
-        end = place + 1
-        while end in touched:
-            end += 1
-        start = old.shards[place].start if place and old.shards else ""
-        stop = old.shards[end].start if end < count else None
-        parts += files.ranges(db, target.collection, layout.bits, start, stop)
-        place = end
-    fresh = _write(db, target, parts, layout, stats)
-    kept = [shard for place, shard in enumerate(old.shards) if place not in touched]
-    return sorted([*kept, *fresh]), len(fresh), [old.shards[n] for n in sorted(touched) if n < count]
-
-
-def _sweep(
-    target: Target, names: set[str], whole: bool, replaced: list[Shard], old: Manifest | None, layout: Layout
-) -> None:
-    """Delete files of shards that are no more, after the manifest stopped naming them."""
-    gone = {path.name for path in target.current.iterdir()} if whole and target.current.is_dir() else set()
-    old_layout = mirror_layout(old.records) if old else layout
-    gone |= {file_name(shard.start, old_layout) for shard in replaced}
-    for name in gone - names:
+    Args:
+        records: What the manifest before said, by which its files were named.
+    """
+    old = {path.name for path in target.current.iterdir()} if plan.anew and target.current.is_dir() else set()
+    old |= {target.file(shard, records).name for shard in plan.replaced}
+    for name in old - names:
         (target.current / name).unlink(missing_ok=True)
 
 
@@ -240,26 +221,28 @@ def read_shard(target: Target, shard: Shard, records: int) -> bytes:
     return data
 
 
-def damaged(target: Target, manifest: Manifest, places: Iterable[int] | None = None) -> tuple[str, ...]:
+def damaged(target: Target, manifest: Manifest, positions: Iterable[int] | None = None) -> tuple[str, ...]:
     """Names of files that are missing or differ from the manifest; differing ones are kept aside.
 
     Args:
-        places: Positions of the shards to look at; all when None.
+        positions: Of the shards to look at; all when None.
     """
-    wanted = range(len(manifest.shards)) if places is None else places
-    return tuple(target.file(manifest.shards[n], manifest.records).name for n in _damaged(target, manifest, wanted))
+    wanted = range(len(manifest.shards)) if positions is None else positions
+    paths = [target.file(manifest.shards[n], manifest.records) for n in _damaged(target, manifest, wanted)]
+    set_aside(target.folder, paths)
+    return tuple(path.name for path in paths)
 
 
-def _damaged(target: Target, manifest: Manifest, places: Iterable[int], stats: Stats | None = None) -> list[int]:
+def _damaged(target: Target, manifest: Manifest, positions: Iterable[int], stats: Stats | None = None) -> list[int]:
     """Positions of shards whose file isn't what the manifest says; the stats of the others are noted."""
-    wanted = list(places)
+    wanted = list(positions)
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda place: _prove(target, manifest.shards[place], manifest.records), wanted))
-    paths = [target.file(manifest.shards[place], manifest.records) for place in wanted]
+        proven = list(pool.map(lambda position: _prove(target, manifest.shards[position], manifest.records), wanted))
     if stats is not None:
-        stats |= {path.name: stat for path, stat in zip(paths, found, strict=True) if stat}
-    set_aside(target.folder, [path for path, stat in zip(paths, found, strict=True) if not stat])
-    return [place for place, stat in zip(wanted, found, strict=True) if not stat]
+        for position, stat in zip(wanted, proven, strict=True):
+            if stat:
+                stats[target.file(manifest.shards[position], manifest.records).name] = stat
+    return [position for position, stat in zip(wanted, proven, strict=True) if not stat]
 
 
 def _prove(target: Target, shard: Shard, records: int) -> list[int] | None:
