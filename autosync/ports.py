@@ -128,6 +128,30 @@ class Notifier(Protocol):
         ...
 
 
+class Mailer(Notifier, Protocol):
+    """A notifier that also mails texts with files."""
+
+    def send_message(
+        self,
+        subject: str,
+        text: str,
+        html: str | None = None,
+        attachments: Iterable[tuple[str, bytes]] = (),
+        *,
+        key: str = "",
+    ) -> None:
+        """Mail a text, with its HTML form and attached files (name, bytes), or raise as `send` does."""
+        ...
+
+
+class Headers(Protocol):
+    """The headers that a request to a source carries."""
+
+    def request_headers(self) -> dict[str, str]:
+        """The headers in plain text, for the request only."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stored:
     """One file that a backup target keeps.

@@ -1,4 +1,4 @@
-"""The Prefect blocks for source, store and repository, and loading a block by the name that autosync.toml gives.
+"""The Prefect blocks for source, store and repository, and the one way from a block's name in autosync.toml to a port.
 
 A Prefect block keeps what has credentials; autosync.toml only names it (`type/name`).
 """
@@ -6,19 +6,26 @@ A Prefect block keeps what has credentials; autosync.toml only names it (`type/n
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from httpx import HTTPError
 from prefect.blocks.core import Block
-from prefect.exceptions import PrefectException
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
 from pydantic import Field, HttpUrl, SecretStr
 
-from autosync.errors import ConfigError
+from autosync.block_settings import BlockSetting
+from autosync.errors import RemoteUnavailable
 from autosync.ports import Remote
 from blocks.repository.git import GitRepository
 from blocks.store.schema import Db, connect
 
+P = TypeVar("P")
 LOGO = HttpUrl("https://raw.githubusercontent.com/git/git-scm.com/gh-pages/images/logos/downloads/Git-Icon-1788C.png")
 DOCS = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
@@ -113,26 +120,68 @@ class GitRemote(Block):
         return GitRepository(address, branch=self.branch, cache=self.cache)
 
 
-def load_block(name: str) -> Any:
-    """Load a block by `type/name`.
+def open_port(setting: BlockSetting[P], name: str) -> P:
+    """The port that a setting's block opens.
 
     Raises:
-        ConfigError: There is none, or it was saved by another version.
+        ConfigError: The name is malformed, its kind doesn't fit, there is no such block, or it isn't whole.
+        RemoteUnavailable: Prefect's server doesn't answer.
     """
-    import blocks.backup.drive
-    import blocks.notify.email
-    import blocks.notify.slack
-    import blocks.repository.github  # noqa: F401  # importing registers the types, so that Prefect finds the classes
+    setting.check(name)
+    open_block = _openers()[name.split("/")[0]]  # before the block is loaded: Prefect must know its class by then
+    port: P = open_block(asyncio.run(_load(setting, name)))
+    return port
 
-    if name.count("/") != 1:
-        raise ConfigError(
-            f"{name!r} names no block", todo='write it as "type/name", such as "autosync-slack-webhook/ops"'
-        )
+
+def _openers() -> dict[str, Callable[[Any], Any]]:
+    """Kind -> what opens a block of it. Importing the classes is what registers them with Prefect."""
+    from blocks.backup.drive import GoogleDrive
+    from blocks.notify.email import SmtpServer
+    from blocks.notify.slack import SlackWebhook
+    from blocks.repository.github import GitHubRepository
+
+    return {
+        "autosync-github-repository": GitHubRepository.remote,
+        "git-remote": GitRemote.remote,
+        "autosync-slack-webhook": SlackWebhook.notifier,
+        "autosync-smtp-server": SmtpServer.notifier,
+        "autosync-google-drive": GoogleDrive.target,
+        "json-source": lambda block: block,
+    }
+
+
+async def _load(setting: BlockSetting[P], name: str) -> Block:
+    """The block. Asynchronous, because Block.load in a stage's thread sees the flow's loop and gives a coroutine."""
+    kind, own_name = name.split("/")
     try:
-        # Not Block.load: called from a stage's thread, it sees the flow's event loop and gives a coroutine back.
-        return asyncio.run(Block.aload(name))
-    except (ValueError, PrefectException) as error:
-        raise ConfigError(
-            f"the block {name!r} can't be loaded: {type(error).__name__}",
-            todo="create it in the Prefect UI under Blocks, or see: prefect block ls",
-        ) from None
+        async with get_client() as client:
+            try:
+                await client.read_block_document_by_name(own_name, kind, include_secrets=False)
+            except ObjectNotFound:
+                hint = await _near(client, setting, name)
+                raise setting.wrong(name, "can't be used: there is no block of that name", hint) from None
+            block: Block = await Block.aload(name)
+    except (PrefectException, HTTPError) as error:
+        raise RemoteUnavailable(
+            f"{setting.label} = {name!r} can't be loaded: Prefect's server doesn't answer as it should",
+            where=PREFECT_API_URL.value() or "Prefect's server",
+            todo="see: autosync health",
+        ) from error
+    except (RuntimeError, ValueError):  # Prefect's, for a block whose fields are not those of its class
+        raise setting.wrong(name, "was saved by another version", "save it again in the Prefect UI, Blocks") from None
+    return block
+
+
+async def _near(client: PrefectClient, setting: BlockSetting[P], name: str) -> str:
+    """A hint at the fitting blocks whose names are near to one that isn't there."""
+    known: list[str] = []
+    for kind in setting.kinds:
+        try:
+            documents = await client.read_block_documents_by_type(kind, include_secrets=False)
+        except ObjectNotFound:  # no block of this kind was ever saved
+            continue
+        known += [f"{kind}/{document.name}" for document in documents]
+    near = get_close_matches(name, known, n=3) + [other for other in known if other.split("/")[1] == name.split("/")[1]]
+    if near:
+        return f"did you mean {' or '.join(dict.fromkeys(near))}?"
+    return f"there are: {', '.join(known)}" if known else "create it in the Prefect UI, Blocks"

@@ -3,145 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
-import shutil
-import sqlite3
-import tempfile
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from autosync.backups import Backups, backup_name, divide, expired, maker, next_number
-from autosync.errors import ConfigError, Refused, StoreError
-from autosync.ports import BackupTarget, Stored
-from blocks import home_id
-from blocks.backup.folder import FolderTarget
-from blocks.store import history
+from flows.backups import left_alone, open_target, save_backup
 from flows.log import event, open_log
 from flows.tasks import stage
-from flows.workspace import Space, now, open_space
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A backup that was made.
-
-    Attributes:
-        left: How many backups lie there that nothing proves any home to have made, and that therefore stay.
-    """
-
-    stored: Stored
-    left: int
-
-
-def open_target(space: Space) -> BackupTarget:
-    """The backup target that the settings name; a folder in the home when they name none."""
-    wanted = space.settings.backup
-    if wanted.block:
-        target: BackupTarget = space.block(wanted.block).target()
-        return target
-    return FolderTarget(space.base / wanted.folder if wanted.folder else space.home.backups)
-
-
-def save_backup(space: Space) -> Saved:
-    """Copy the database as it is now, while others go on writing, and delete this home's backups past `keep`.
-
-    Raises:
-        ConfigError: Nothing was synced yet.
-        RemoteUnavailable, RemoteError: The target; older backups are as before.
-    """
-    if not space.home.database.exists():
-        raise ConfigError("there is nothing to back up yet", where=str(space.home.path), todo="run: autosync run")
-    target, home = open_target(space), home_id.claim(space.home.identity)
-    before = divide(target.list(), home)
-    with tempfile.TemporaryDirectory(prefix="autosync-backup-") as folder:
-        packed, revision = _pack(space, Path(folder))
-        stored = target.put(packed, backup_name(home, next_number(before.own), now(), revision), home)
-    keep = space.settings.backup.keep
-    for old in expired((stored, *before.own), keep, lambda backup: target.verify(backup.name, home)):
-        target.delete(old.name, home)
-    return Saved(stored, len(before.unmarked))
-
-
-def _pack(space: Space, folder: Path) -> tuple[Path, int]:
-    """A compressed copy of the database in a folder, and its revision."""
-    copy, packed = folder / "copy.db", folder / "copy.db.gz"
-    with space.database(read_only=True) as db:
-        revision = history.revision(db)
-        with closing(sqlite3.connect(copy)) as into:
-            db.backup(into)
-    with copy.open("rb") as plain, gzip.GzipFile(packed, "wb", compresslevel=6, mtime=0) as archive:
-        shutil.copyfileobj(plain, archive, 1 << 20)
-    return packed, revision
-
-
-def left_alone(count: int, address: str) -> str:
-    """What people are told about backups that nothing proves any home to have made."""
-    what = "1 backup has" if count == 1 else f"{count:,} backups have"
-    return (
-        f"{what} no mark of the home that made it, as older releases left them: never deleted, not counted in keep. "
-        f"See autosync backup list --all; what nobody needs, delete by hand in {address}, with its .sha256 file."
-    )
-
-
-def list_backups(space: Space) -> Backups:
-    """What lies at the backup target: this home's own backups, and the others."""
-    return divide(open_target(space).list(), home_id.read(space.home.identity))
-
-
-def restore_backup(space: Space, name: str, *, foreign: bool = False) -> Path:
-    """Put a backup in the database's place; a database that is there is kept aside, never overwritten.
-
-    Mirror and repository follow with the next run.
-
-    Args:
-        foreign: Also one that this home isn't proven to have made.
-
-    Raises:
-        ConfigError: There is no such backup.
-        Refused: Nothing proves that this home made it, and `foreign` wasn't said.
-        StoreError: It is damaged.
-    """
-    target, home = open_target(space), home_id.read(space.home.identity)
-    chosen = _choose(name, divide(target.list(), home), home, target.address, foreign)
-    space.home.path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=space.home.path) as folder:
-        packed, plain = Path(folder) / "copy.db.gz", Path(folder) / "copy.db"
-        target.get(name, packed, chosen)
-        with gzip.open(packed, "rb") as archive, plain.open("wb") as into:
-            shutil.copyfileobj(archive, into, 1 << 20)
-        with closing(sqlite3.connect(plain)) as db:
-            said = db.execute("PRAGMA integrity_check").fetchone()[0]
-        if said != "ok":
-            raise StoreError(f"the backup is damaged: {said}", where=name, kept="the present database")
-        for path in (space.home.database, *(Path(f"{space.home.database}{end}") for end in ("-wal", "-shm"))):
-            if path.exists():
-                path.rename(path.with_name(f"{path.name}.before-restore-{now():.0f}"))
-        plain.replace(space.home.database)
-    return space.home.database
-
-
-def _choose(name: str, backups: Backups, home: str, address: str, foreign: bool) -> str:
-    """The home whose backup of that name is meant; "" for whoever's."""
-    if any(backup.name == name for backup in backups.own):
-        return home
-    other = next((backup for backup in backups.others if backup.name == name), None)
-    if other is None:
-        raise ConfigError(f"there is no backup {name!r}", where=address, todo="see: autosync backup list --all")
-    if not foreign:
-        whose = maker(other)
-        raise Refused(
-            f"{name} was made by another home, {whose}" if whose else f"nothing proves which home made {name}",
-            where=address,
-            kept="the present database",
-            todo=f"if it is the one you want, run: autosync backup restore {name} --foreign",
-        )
-    return ""
-
+from flows.workspace import open_space
 
 save_stage = stage("backup", "Copy the database to the backup target; delete what is past its keep.")(save_backup)
 

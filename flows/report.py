@@ -13,7 +13,7 @@ from autosync.ports import Notice
 from blocks.store import ledger
 from flows.log import event, open_log
 from flows.stages.analyze import analyze_stage
-from flows.stages.notify import notify_stage
+from flows.stages.notify import notify_stage, open_email
 from flows.stages.report import report_stage
 from flows.workspace import Space, open_space
 
@@ -43,11 +43,12 @@ def tell_anomalies(space: Space, values: ReportValues) -> int:
 
 def mail(space: Space, files: list[Path]) -> bool:
     """Send the report to the people of [notify] email; False when none is set."""
-    if not space.settings.notify.email:
+    mailer = open_email(space)
+    if mailer is None:
         return False
     attachments = [(path.name, path.read_bytes()) for path in files if path.suffix in (".pdf", ".md")]
     text = next((path.read_text() for path in files if path.suffix == ".md"), "The report is attached.")
-    space.block(space.settings.notify.email).notifier().send_message("AutoSync report", text, attachments=attachments)
+    mailer.send_message("AutoSync report", text, attachments=attachments)
     return True
 
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from autosync.block_settings import BlockSetting
 from autosync.settings import Home, Settings, Source, read
 from blocks.mirror.files import Target
 from blocks.private_files import keep_private
@@ -19,6 +20,7 @@ from blocks.sources.own_folders import HOME, OwnFolder
 from blocks.store.batches import collection_id
 from blocks.store.schema import Db, connect, explained
 
+P = TypeVar("P")
 DEFAULT_HOME = ".autosync"
 DEFAULT_CONFIG = "autosync.toml"
 
@@ -44,20 +46,22 @@ class Space:
         """A source by name; ConfigError when there is none."""
         return self.settings.named([name])[0]
 
-    def block(self, name: str) -> Any:
-        """A Prefect block by `type/name`, from the server that this home uses.
+    def port(self, setting: BlockSetting[P], name: str) -> P:
+        """The port that a setting's Prefect block opens, from the server that this home uses; see `open_port`.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: There is no such block, or its kind doesn't fit the setting.
+            RemoteUnavailable: The server doesn't answer.
         """
+        setting.check(name)  # before a server is started for it
         if "prefect" not in sys.modules:  # a command that needed no server until now
             from flows.temporary_server import reach_server, wait_until_served
 
             reach_server(self.home, os.environ)
             wait_until_served(os.environ)
-        from blocks.catalog import load_block
+        from blocks.catalog import open_port
 
-        return load_block(name)
+        return open_port(setting, name)
 
     @property
     def base(self) -> Path:

@@ -136,6 +136,14 @@ def waiting(db: Db) -> int:
     return int(db.execute("SELECT count(*) FROM outbox WHERE delivered IS NULL").fetchone()[0])
 
 
+def delivery_error(db: Db) -> str:
+    """Why the delivery of the waiting notices failed last, "" when it wasn't tried or didn't fail."""
+    row = db.execute(
+        "SELECT error FROM outbox WHERE delivered IS NULL AND error IS NOT NULL ORDER BY notice LIMIT 1"
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
 def delivered(db: Db, number: int, channel: str, *, now: float) -> None:
     """Note that a notice reached people over a channel."""
     with transaction(db):

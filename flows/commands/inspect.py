@@ -9,10 +9,10 @@ import msgspec
 import typer
 
 from autosync.errors import ConfigError
-from blocks.store import history
+from blocks.store import history, ledger
 from flows.commands.base import AsJson, age, app, console, moment, print_json, print_table, space
 from flows.operations.describe import describe_change
-from flows.operations.status import describe_status
+from flows.operations.status import describe_status, waiting_text
 from flows.operations.verify import repair_mirrors, verify_all
 from flows.workspace import Space, now
 
@@ -42,7 +42,9 @@ def status(as_json: AsJson = False) -> None:
             out.print(f"\n{source['source']}: left out: {text}")
     for lock in found["locks"]:
         out.print(f"\nlock {lock['name']}: run {lock['run']}, for {age(now() - lock['since'])}")
-    out.print(f"\n{found['waiting']} notices wait in the outbox" if found["waiting"] else "")
+    if found["waiting"]:
+        with here.database(read_only=True) as db:
+            out.print(f"\n{waiting_text(found['waiting'], ledger.delivery_error(db))}")
 
 
 def _row(source: dict[str, Any]) -> list[str]:

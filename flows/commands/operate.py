@@ -55,7 +55,7 @@ def backup(context: typer.Context, as_json: AsJson = False) -> None:
     """Back the database up now."""
     if context.invoked_subcommand is not None:
         return
-    from flows.backup import left_alone, open_target, save_backup
+    from flows.backups import left_alone, open_target, save_backup
 
     here = space()
     require_store(here)
@@ -75,7 +75,7 @@ def backup_list(
     as_json: AsJson = False,
 ) -> None:
     """This home's backups, newest first."""
-    from flows.backup import list_backups
+    from flows.backups import list_backups
 
     backups = list_backups(space())
     shown = (*backups.own, *(backups.others if every else ()))
@@ -103,7 +103,7 @@ def backup_restore(
     ] = False,
 ) -> None:
     """Put a backup in the database's place; the present database is kept aside."""
-    from flows.backup import restore_backup
+    from flows.backups import restore_backup
 
     path = restore_backup(space(), name, foreign=foreign)
     console().print(f"{path} is now {name}. Mirror and repository follow with: autosync run")

@@ -11,11 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from autosync.block_settings import EMAIL, SLACK
 from autosync.errors import AutoSyncError
 from autosync.ports import Notifier
 from blocks.mirror import files as mirror_files
 from blocks.store import history, ledger
-from flows.operations.status import describe_status
+from flows.backups import open_target
+from flows.operations.status import describe_status, waiting_text
+from flows.stages.ingest import request_headers
+from flows.stages.notify import open_email, open_slack
 from flows.stages.push import open_remote
 from flows.workspace import Space
 
@@ -83,13 +87,34 @@ def check_repository(space: Space) -> Found:
     return "ok", f"{remote.address}, {head.sha[:10] if head else 'no commit yet'}"
 
 
-def check_channel(space: Space, name: str | None, kind: str) -> Found:
-    """A notifier's service answers and takes our credentials."""
-    if not name:
-        return "off", f"no block is set in [notify] {kind}"
-    notifier: Notifier = space.block(name).notifier()
+def check_slack(space: Space) -> Found:
+    """Slack answers and takes our credentials."""
+    return _check_channel(open_slack(space), SLACK.label, space.settings.notify.slack)
+
+
+def check_email(space: Space) -> Found:
+    """The mail server answers and takes our credentials."""
+    return _check_channel(open_email(space), EMAIL.label, space.settings.notify.email)
+
+
+def _check_channel(notifier: Notifier | None, setting: str, name: str | None) -> Found:
+    if notifier is None:
+        return "off", f"no block is set in {setting}"
     notifier.check()
-    return "ok", name
+    return "ok", name or ""
+
+
+def check_sources(space: Space) -> Found:
+    """The block of every source that names one can be loaded."""
+    names = [source.name for source in space.settings.source if request_headers(space, source) is not None]
+    return ("ok", f"blocks loaded for: {', '.join(names)}") if names else ("off", "no source names a block")
+
+
+def check_backup(space: Space) -> Found:
+    """The backup target can be listed."""
+    target = open_target(space)
+    count = sum(1 for _ in target.list())
+    return "ok", f"{count} in {target.address}"
 
 
 def check_outbox(space: Space) -> Found:
@@ -97,8 +122,8 @@ def check_outbox(space: Space) -> Found:
     if not space.home.database.exists():
         return "off", "nothing was synced yet"
     with space.database(read_only=True) as db:
-        count = ledger.waiting(db)
-    return ("warning", f"{count} notices wait") if count else ("ok", "empty")
+        count, error = ledger.waiting(db), ledger.delivery_error(db)
+    return ("warning", waiting_text(count, error)) if count else ("ok", "empty")
 
 
 def check_disk(space: Space) -> Found:
@@ -130,8 +155,10 @@ def examine(space: Space) -> list[Health]:
         ("database", lambda: check_database(space)),
         ("mirror", lambda: check_mirror(space)),
         ("repository", lambda: check_repository(space)),
-        ("slack", lambda: check_channel(space, space.settings.notify.slack, "slack")),
-        ("email", lambda: check_channel(space, space.settings.notify.email, "email")),
+        ("sources", lambda: check_sources(space)),
+        ("slack", lambda: check_slack(space)),
+        ("email", lambda: check_email(space)),
+        ("backup", lambda: check_backup(space)),
         ("outbox", lambda: check_outbox(space)),
         ("disk", lambda: check_disk(space)),
         ("freshness", lambda: check_freshness(space)),

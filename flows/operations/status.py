@@ -47,3 +47,9 @@ def freshness(since: float | None, warn: float | None, error: float | None) -> s
     if error is not None and since > error:
         return "error"
     return "warn" if warn is not None and since > warn else "fresh"
+
+
+def waiting_text(count: int, error: str) -> str:
+    """How many notices wait, and why."""
+    waiting = "1 notice waits" if count == 1 else f"{count:,} notices wait"
+    return f"{waiting} in the outbox" + (f": {error}" if error else "")

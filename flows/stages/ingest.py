@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import msgspec
 
+from autosync.block_settings import source_block
 from autosync.change_detection import Block, Sifter, Staged
-from autosync.errors import ConfigError
 from autosync.policy import Counts, guard_deletes, guard_input
 from autosync.row_hashes import Seen, rules_version
 from autosync.settings import Source
@@ -123,7 +123,7 @@ def examine(
                 previous,
                 state.digest,
                 state.seed,
-                _headers(space, source),
+                request_headers(space, source),
                 before,
                 space.own,
             )
@@ -213,15 +213,16 @@ def _ticket(
     )
 
 
-def _headers(space: Space, source: Source) -> dict[str, str] | None:
+def request_headers(space: Space, source: Source) -> dict[str, str] | None:
+    """The headers that a source's block gives, None when it names none.
+
+    Raises:
+        ConfigError: The block doesn't exist or is no source block.
+        RemoteUnavailable: The server that keeps the block doesn't answer.
+    """
     if not source.block:
         return None
-    from blocks.catalog import JsonSource
-
-    block = space.block(source.block)
-    if not isinstance(block, JsonSource):
-        raise ConfigError(f"the block {source.block!r} of source {source.name!r} is no json-source")
-    return block.request_headers()
+    return space.port(source_block(source.name), source.block).request_headers()
 
 
 def _size(block: Block) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
-from autosync.errors import AutoSyncError, RemoteUnavailable
-from autosync.ports import Notice, Notifier
+from autosync.block_settings import EMAIL, SLACK
+from autosync.errors import AutoSyncError, ConfigError, RemoteUnavailable
+from autosync.ports import Mailer, Notice, Notifier
 from blocks.notify.console import ConsoleNotifier
 from blocks.store import ledger
 from flows.tasks import stage
@@ -19,12 +22,40 @@ class Notified(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
 
 
-def open_notifiers(space: Space) -> list[Notifier]:
+class Channels(NamedTuple):
+    """The notifiers that the settings name, in order, and the errors of those that can't be opened."""
+
+    open: list[Notifier]
+    errors: list[AutoSyncError]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether one that can't be opened now may be later without anybody changing anything."""
+        return any(error.retryable for error in self.errors)
+
+
+def open_slack(space: Space) -> Notifier | None:
+    """The notifier of [notify] slack; None when none is set."""
+    name = space.settings.notify.slack
+    return space.port(SLACK, name) if name else None
+
+
+def open_email(space: Space) -> Mailer | None:
+    """The notifier of [notify] email; None when none is set."""
+    name = space.settings.notify.email
+    return space.port(EMAIL, name) if name else None
+
+
+def open_channels(space: Space) -> Channels:
     """The channels that the settings name, in order; the console when none is set."""
-    names = [name for name in (space.settings.notify.slack, space.settings.notify.email) if name]
-    if not names:
-        return [ConsoleNotifier()]
-    return [space.block(name).notifier() for name in names]
+    channels = Channels([], [])
+    for open_channel in (open_slack, open_email):
+        try:
+            if notifier := open_channel(space):
+                channels.open.append(notifier)
+        except AutoSyncError as error:
+            channels.errors.append(error)
+    return channels if channels.open or channels.errors else Channels([ConsoleNotifier()], [])
 
 
 def deliver(notice: Notice, channels: list[Notifier]) -> tuple[str, list[str]]:
@@ -47,25 +78,33 @@ def notify(space: Space) -> Notified:
     """Deliver waiting notices, oldest first.
 
     Raises:
+        ConfigError: No channel can be opened as the settings name it; the notices stay in the outbox.
         RemoteUnavailable: No channel took one; it stays in the outbox and is tried again.
     """
-    done, channels = 0, list[Notifier]()
+    count, channels = 0, Channels([], [])
     with space.database() as db:
         while claimed := ledger.claim(db, now=now()):
             number, notice = claimed
-            channels = channels or open_notifiers(space)
-            channel, said = deliver(notice, channels)
+            channels = channels if channels.open else open_channels(space)
+            channel, said = deliver(notice, channels.open)
             if not channel:
+                said = [*(str(error) for error in channels.errors), *said]
                 ledger.undelivered(db, number, "; ".join(said))
-                raise RemoteUnavailable(
-                    f"no channel took the notice {notice.title!r}: {'; '.join(said)}",
-                    where="notify",
-                    kept="the notices, in the outbox; the sync itself is done",
-                    todo="see: autosync health; they are sent with the next run",
-                )
+                raise _undelivered(notice, said, retryable=bool(channels.open) or channels.retryable)
             ledger.delivered(db, number, channel, now=now())
-            done += 1
-        return Notified(delivered=done, waiting=ledger.waiting(db))
+            count += 1
+        return Notified(delivered=count, waiting=ledger.waiting(db))
+
+
+def _undelivered(notice: Notice, said: list[str], *, retryable: bool) -> AutoSyncError:
+    """The error for a notice that no channel took."""
+    error = RemoteUnavailable if retryable else ConfigError
+    return error(
+        f"no channel took the notice {notice.title!r}: {'; '.join(said)}",
+        where="notify",
+        kept="the notice stays in the outbox; the sync itself is complete",
+        todo="see: autosync health; it is sent with the next run",
+    )
 
 
 notify_stage = stage("notify", "Deliver the notices that wait in the outbox, each once.")(notify)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from autosync.errors import ConfigError, RemoteMoved
+from autosync.block_settings import PUSH
+from autosync.errors import RemoteMoved
 from autosync.policy import Counts
 from autosync.ports import Commit, FileChange, Head, Remote
 from autosync.settings import Source
@@ -37,14 +38,11 @@ def open_remote(space: Space) -> Remote:
 
     Raises:
         ConfigError: The block doesn't exist or is no repository.
+        RemoteUnavailable: The server that keeps the block doesn't answer.
     """
     push = space.settings.push
     if push.block:
-        block = space.block(push.block)
-        if not hasattr(block, "remote"):
-            raise ConfigError(f"the block {push.block!r} is no repository", todo="name a repository block in [push]")
-        remote: Remote = block.remote()
-        return remote
+        return space.port(PUSH, push.block)
     where = push.url or space.home.repository
     if isinstance(where, str) and "://" not in where and ":" not in where:
         where = space.base / where
