@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -11,28 +12,90 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from flows.workspace import Space, open_space
 
+
+class Root(TyperGroup):
+    """The group of all commands. Its options for every command are accepted before and after the command's name."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        shared = [param for param in self.params if param.name in SHARED]
+        for param in shared:
+            param.expose_value = False  # their callbacks take the value
+        for command in descendants(self):
+            names = {param.name for param in command.params}
+            command.params.extend(param for param in shared if param.name not in names)
+
+
+def descendants(group: TyperGroup) -> Iterator[Any]:
+    """Every command and group below a group, depth first."""
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, TyperGroup):
+            yield from descendants(command)
+
+
+SHARED = frozenset(["home", "config", "as_json"])
+
 app = typer.Typer(
+    cls=Root,
     help="Keep JSON records in continuous, verified sync: database, versioned mirror, Git commits, notices, reports.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+def _set_home(value: str) -> str:
+    os.environ["AUTOSYNC_HOME"] = value
+    return value
+
+
+def _set_config(value: str) -> str:
+    os.environ["AUTOSYNC_CONFIG"] = value
+    return value
+
+
+def _inherit_json(context: typer.Context, value: bool) -> bool:
+    """Whether --json stands here or before the command; contexts of one command line share `meta`."""
+    context.meta["as_json"] = value = value or context.meta.get("as_json", False)
+    return value
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"autosync {version('autosync')}")
+        raise typer.Exit
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", callback=_inherit_json)]
 Names = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Sources; all when none is named.")]
+_Home = Annotated[
+    str, typer.Option(envvar="AUTOSYNC_HOME", help="Folder where data lives.", metavar="DIR", callback=_set_home)
+]
+_Config = Annotated[
+    str, typer.Option(envvar="AUTOSYNC_CONFIG", help="Configuration file.", metavar="FILE", callback=_set_config)
+]
+_Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+]
 
 
 @app.callback()
 def options(
-    home: Annotated[str, typer.Option(envvar="AUTOSYNC_HOME", help="Folder where data lives.")] = ".autosync",
-    config: Annotated[str, typer.Option(envvar="AUTOSYNC_CONFIG", help="Configuration file.")] = "autosync.toml",
+    home: _Home = ".autosync", config: _Config = "autosync.toml", as_json: AsJson = False, version: _Version = False
 ) -> None:
-    """Options before the command."""
-    os.environ["AUTOSYNC_HOME"], os.environ["AUTOSYNC_CONFIG"] = home, config
+    """Options for every command; their callbacks do what they say."""
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's --help: command lines as people would type them. A test reads each."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def space(*, private: bool = True) -> Space:
@@ -43,6 +106,13 @@ def space(*, private: bool = True) -> Space:
 def console() -> Console:
     """Standard output for people; values are never read as markup."""
     return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def line_printer(as_json: bool) -> Callable[[str], None]:
+    """What prints the lines of a service: as they are, or each as a JSON object."""
+    if as_json:
+        return lambda line: print(msgspec.json.encode({"line": line}).decode(), flush=True)
+    return lambda line: print(line, flush=True)
 
 
 def print_json(value: Any) -> None:

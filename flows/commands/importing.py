@@ -6,12 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.base import AsJson, app, console, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, print_json, print_table, space
 
 SHOWN = 20
 
 
-@app.command("import-git")
+@app.command(
+    "import-git",
+    epilog=examples(
+        "autosync import-git . examples/contacts.json --key /id --records /contacts",
+        "autosync import-git ../notes a.jsonl --key /x --key /y --collection points",
+    ),
+)
 def import_git(
     repository: Annotated[str, typer.Argument(metavar="REPO", help="A folder, or an address that git clones from.")],
     path: Annotated[str, typer.Argument(help="The JSON or JSONL file, from the repository's root.")],
@@ -21,7 +27,10 @@ def import_git(
     branch: Annotated[str, typer.Option(metavar="REF", help="A branch, tag or commit; HEAD when left out.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Turn the Git history of a JSON file into a collection's change log, at its commit times."""
+    """Import the Git history of a JSON file as a change log.
+
+    Each change has the time of its commit.
+    """
     from flows.operations.import_history import import_history, imported_source
 
     here = space()

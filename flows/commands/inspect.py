@@ -10,7 +10,7 @@ import typer
 
 from autosync.errors import ConfigError
 from blocks.store import history, ledger
-from flows.commands.base import AsJson, age, app, console, moment, print_json, print_table, space
+from flows.commands.base import AsJson, age, app, console, examples, moment, print_json, print_table, space
 from flows.operations.describe import describe_change
 from flows.operations.status import describe_status, waiting_text
 from flows.operations.verify import repair_mirrors, verify_all
@@ -23,9 +23,9 @@ def require_store(here: Space) -> None:
         raise ConfigError("nothing was synced here yet", where=str(here.home.path), todo="run: autosync run")
 
 
-@app.command()
+@app.command(epilog=examples("autosync status", "autosync status --json"))
 def status(as_json: AsJson = False) -> None:
-    """Per source: last run, freshness, cursors of every consumer, locks held, open quarantine."""
+    """Per source: last run, freshness, cursors, locks, quarantine."""
     here = space()
     require_store(here)
     found = describe_status(here)
@@ -63,9 +63,9 @@ def _row(source: dict[str, Any]) -> list[str]:
     ]
 
 
-@app.command()
+@app.command(epilog=examples("autosync show contacts c-001", "autosync show contacts c-001 --json"))
 def show(collection: str, id: str, as_json: AsJson = False) -> None:
-    """Print a record: its canonical form with --json, indented for people without."""
+    """Print a record, indented; in canonical form with --json."""
     here = space()
     require_store(here)
     with here.database(read_only=True) as db:
@@ -78,7 +78,9 @@ def show(collection: str, id: str, as_json: AsJson = False) -> None:
     print(doc if as_json else msgspec.json.format(doc, indent=2))
 
 
-@app.command("log")
+@app.command(
+    "log", epilog=examples("autosync log", "autosync log contacts --limit 5", "autosync log contacts c-001 --json")
+)
 def log_(
     collection: Annotated[str | None, typer.Argument()] = None,
     id: Annotated[str | None, typer.Argument()] = None,
@@ -114,12 +116,12 @@ def _change(row: dict[str, Any]) -> list[str]:
     ]
 
 
-@app.command()
+@app.command(epilog=examples("autosync verify", "autosync verify --repair"))
 def verify(
     repair: Annotated[bool, typer.Option(help="First make damaged mirror files again from the store.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute the root hash of store, mirror and repository, and compare."""
+    """Prove by hashes that store, mirror and repository are equal."""
     here = space()
     require_store(here)
     mended = repair_mirrors(here) if repair else []

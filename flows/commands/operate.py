@@ -11,27 +11,28 @@ import typer
 
 from autosync.backups import maker
 from autosync.errors import ConfigError
-from flows.commands.base import AsJson, app, console, moment, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, line_printer, moment, print_json, print_table, space
 from flows.commands.inspect import require_store
 
 backup_app = typer.Typer(help="Copies of the database: make, list, restore.", invoke_without_command=True)
 app.add_typer(backup_app, name="backup")
 
 
-@app.command()
+@app.command(epilog=examples("autosync up", "autosync up --port 4210 --no-observe"))
 def up(
     port: Annotated[int, typer.Option(help="Port of the Prefect server, where you have none.")] = 4200,
     observe: Annotated[bool, typer.Option(help="Sync files within seconds of a save.")] = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Server, UI, worker, deployments, limits and blocks, in the foreground until Ctrl-C."""
+    """Server, UI, worker, observer and deployments, until Ctrl-C."""
     from flows.service.up import up as serve
 
-    serve(space(), port, lambda line: print(line, flush=True), observe=observe)
+    serve(space(), port, line_printer(as_json), observe=observe)
 
 
-@app.command()
+@app.command(epilog=examples("autosync health", "autosync health --json"))
 def health(as_json: AsJson = False) -> None:
-    """One row a module: server, database, mirror, repository, Slack, email, outbox, disk, freshness."""
+    """One row a module: server, database, mirror, Slack, disk ..."""
     from flows.prefect_server import prepare
 
     here = space()
@@ -50,7 +51,7 @@ def _health(row: Any) -> list[str]:
     return [row.module, row.status, row.text, f"{row.seconds:.3f}"]
 
 
-@backup_app.callback()
+@backup_app.callback(epilog=examples("autosync backup", "autosync backup --json"))
 def backup(context: typer.Context, as_json: AsJson = False) -> None:
     """Back the database up now."""
     if context.invoked_subcommand is not None:
@@ -69,7 +70,7 @@ def backup(context: typer.Context, as_json: AsJson = False) -> None:
         console().print(left_alone(saved.left, address))
 
 
-@backup_app.command("list")
+@backup_app.command("list", epilog=examples("autosync backup list", "autosync backup list --all --json"))
 def backup_list(
     every: Annotated[bool, typer.Option("--all", help="Also those of other homes, or of nobody known.")] = False,
     as_json: AsJson = False,
@@ -95,26 +96,33 @@ def backup_list(
         console().print(f"\n{text}")
 
 
-@backup_app.command("restore")
+@backup_app.command("restore", epilog=examples("autosync backup restore autosync-20260101T000000Z-r7.db.gz"))
 def backup_restore(
     name: str,
     foreign: Annotated[
         bool, typer.Option(help="Also one that another home made, or that nobody is known for.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Put a backup in the database's place; the present database is kept aside."""
+    """Replace the database by a backup. The present one is kept aside."""
     from flows.backups import restore_backup
 
     path = restore_backup(space(), name, foreign=foreign)
+    if as_json:
+        print_json({"database": str(path), "backup": name})
+        return
     console().print(f"{path} is now {name}. Mirror and repository follow with: autosync run")
 
 
-@app.command()
+@app.command(epilog=examples("autosync compact --plan", "autosync compact"))
 def compact(
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge history past its [retention]: every change for a while, then one state a day, then one a month."""
+    """Merge history that is past its [retention].
+
+    Every change stays for a while, then one state a day, then one a month.
+    """
     here = space()
     require_store(here)
     if plan:
@@ -141,7 +149,7 @@ def compact(
         out.print(f"\nThe database's file is {freed:,} bytes smaller.")
 
 
-@app.command()
+@app.command(epilog=examples("autosync report", "autosync report --format pdf --lang fa"))
 def report(
     format: Annotated[str, typer.Option(help="md, or pdf for both.")] = "md",
     lang: Annotated[str, typer.Option(help="en or fa; the configuration's when left out.")] = "",
@@ -164,13 +172,13 @@ def report(
             console().print(os.path.relpath(path))
 
 
-@app.command()
+@app.command(epilog=examples("autosync schedule contacts", "autosync schedule contacts --budget 48"))
 def schedule(
     source: str,
     budget: Annotated[float, typer.Option(help="Syncs a day to plan for.")] = 24.0,
     as_json: AsJson = False,
 ) -> None:
-    """What a source's history says about when it changes, and when to sync it."""
+    """What history says about when a source changes."""
     from flows.operations.schedule import learnt
 
     here = space()

@@ -10,15 +10,17 @@ import typer
 
 from autosync.errors import ConfigError
 from blocks.store import ledger
-from flows.commands.base import AsJson, age, console, print_json, print_table, space
+from flows.commands.base import AsJson, age, console, examples, print_json, print_table, space
 from flows.commands.inspect import require_store
 from flows.commands.sync import print_runs, run_all, status_of
 from flows.workspace import now
 
-app = typer.Typer(help="Refused rows: why, and again through the pipeline after a fix.", no_args_is_help=True)
+app = typer.Typer(
+    help="Refused rows: why, and again after a fix.", no_args_is_help=True, epilog=examples("autosync quarantine list")
+)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("autosync quarantine list", "autosync quarantine list contacts --json"))
 def list_(source: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
     """Open refused rows, newest first."""
     here = space()
@@ -44,7 +46,7 @@ def list_(source: Annotated[str | None, typer.Argument()] = None, as_json: AsJso
         console().print("\nFix the source and run again, or: autosync quarantine replay ITEM --with FIXED.json")
 
 
-@app.command()
+@app.command(epilog=examples("autosync quarantine show 1"))
 def show(item: int, as_json: AsJson = False) -> None:
     """One refused row: where it stood, why, and its raw text."""
     here = space()
@@ -63,13 +65,13 @@ def show(item: int, as_json: AsJson = False) -> None:
     out.print("\n" + raw)
 
 
-@app.command()
+@app.command(epilog=examples("autosync quarantine replay", "autosync quarantine replay 1 --with fixed.json"))
 def replay(
     items: Annotated[list[int] | None, typer.Argument(help="Items; all open ones when none is named.")] = None,
     fixed: Annotated[Path | None, typer.Option("--with", help="File with the corrected text of the one item.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send refused rows through the pipeline again, after the checks or the text were corrected."""
+    """Send refused rows through the pipeline again, after a fix."""
     here = space()
     require_store(here)
     with here.database() as db:

@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.base import AsJson, app, console, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, print_json, print_table, space
 
 
-@app.command()
+@app.command(epilog=examples("autosync rebuild", "autosync rebuild contacts --from repo"))
 def rebuild(
     names: Annotated[list[str] | None, typer.Argument(metavar="COLLECTION", help="All when none is named.")] = None,
     place: Annotated[str, typer.Option("--from", help="What to make it from: mirror or repo.")] = "mirror",
     force: Annotated[bool, typer.Option(help="Also when the database is whole.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a damaged database anew from mirror or repository; the damaged file is kept aside."""
+    """Make a damaged database anew from mirror or repository.
+
+    The damaged file is kept aside.
+    """
     from flows.operations.rebuild import rebuild_store
 
     done = rebuild_store(space(), place, tuple(names or ()), force=force)

@@ -13,7 +13,7 @@ import typer
 
 from autosync.errors import ConfigError
 from autosync.release_policy import JOBS, Result
-from flows.commands.base import AsJson, app, console, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, print_json, print_table, space
 
 if TYPE_CHECKING:
     from flows.release_pipeline.setup import Setup
@@ -35,7 +35,7 @@ def _option(text: str, *names: str, env: str = "", metavar: str = "TEXT") -> Any
     return typer.Option(*names, help=text, envvar=env or None, show_default=False, metavar=metavar)
 
 
-@app.command()
+@app.command(epilog=examples("autosync release", "autosync release build --minutes 10", "autosync release rollback"))
 def release(
     job: Annotated[Step, typer.Argument(help="One job, all of them, or rollback.")] = Step.all,
     out: Annotated[str, _option("Where results go.", metavar="DIR")] = "build/release",
@@ -50,7 +50,10 @@ def release(
     push: Annotated[bool, typer.Option(help="Push tag and report to origin.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build, test, deploy, report; with a job's name only that one. `rollback` goes back one release."""
+    """Build, test, deploy, report; or one job of them.
+
+    `rollback` goes back one release.
+    """
     names = {"out": out, "to": to, "unit_test": unit_test, "integration_test": integration_test, "smoke": smoke}
     options: dict[str, Any] = {**names, "minutes": minutes, "commit": commit, "push": push}
     from flows.release import open_setup, run_job

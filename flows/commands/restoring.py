@@ -8,13 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from autosync.errors import ConfigError
-from flows.commands.base import AsJson, app, console, print_json, space
+from flows.commands.base import AsJson, app, console, examples, print_json, space
 from flows.commands.inspect import require_store
 from flows.commands.sync import Accept, plan_of, print_plan, print_runs, run_all, status_of
 from flows.workspace import Space
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "autosync restore contacts --to contacts.jsonl",
+        "autosync restore contacts --as-of 2026-01-31 --from mirror --to a.jsonl",
+        "autosync restore contacts --as-of 8 --apply --plan",
+    )
+)
 def restore(
     collection: str,
     to: Annotated[Path | None, typer.Option(help="The file to write, canonical JSON Lines.")] = None,
@@ -25,7 +31,10 @@ def restore(
     accept: Accept = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write a collection as it was at any seq or time, to a file or, with --apply, back into the collection."""
+    """Write a collection as it was at any seq or time.
+
+    To a file or, with --apply, back into the collection.
+    """
     here = space()
     if (to is None) != apply:
         raise ConfigError(

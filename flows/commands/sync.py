@@ -11,7 +11,7 @@ import typer
 
 from autosync.errors import AutoSyncError, Refused
 from autosync.settings import Home
-from flows.commands.base import AsJson, Names, app, console, print_json, print_table, space
+from flows.commands.base import AsJson, Names, app, console, examples, print_json, print_table, space
 from flows.workspace import Space
 
 Accept = Annotated[
@@ -19,7 +19,7 @@ Accept = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=examples("autosync run", "autosync run contacts readings", "autosync run --json"))
 def run(names: Names = None, as_json: AsJson = False, accept: Accept = "") -> None:
     """Sync all or the named sources once, as Prefect flow runs."""
     here = space()
@@ -140,7 +140,7 @@ def suggestion(results: list[dict[str, Any]]) -> str:
     return "autosync up                     (server, UI and schedules)"
 
 
-@app.command()
+@app.command(epilog=examples("autosync plan", "autosync plan contacts --json"))
 def plan(names: Names = None, as_json: AsJson = False) -> None:
     """Print exactly what run would do; write nothing."""
     here = space()

@@ -107,7 +107,7 @@ def test_backup_and_back(place: Pipeline) -> None:
     assert [row["name"] for row in service.json("backup", "list")["backups"]] == [name]
     save(place.folder, [{"id": "a", "n": 9}, {"id": "b", "n": 2}])
     place.run()
-    service.run("backup", "restore", name)
+    assert service.json("backup", "restore", name) == {"database": str(place.space.home.database), "backup": name}
     assert place.records() == {"a": '{"id":"a","n":1}', "b": '{"id":"b","n":2}'}
     assert list(place.space.home.path.glob("autosync.db.before-restore-*"))
     assert place.run().found.counts.updated == 1
