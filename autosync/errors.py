@@ -31,7 +31,7 @@ class AutoSyncError(Exception):
         if self.kept:
             parts.append(f"Kept safe: {self.kept}.")
         if self.todo:
-            parts.append(f"What to do: {self.todo}.")
+            parts.append(f"What to do: {self.todo}")
         return " ".join(part if part.endswith((".", "!", "?")) else part + "." for part in parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from autosync.errors import ConfigError
+from autosync.suggestions import choose_from, did_you_mean, or_else, unknown_name
 
 RESERVED = frozenset(
     "_lease batch change change_log change_rec collection consumer fence meta outbox outbox_open quarantine record "
@@ -156,9 +158,7 @@ class Settings(Struct, frozen=True):
         known = {source.name: source for source in self.source}
         for name in names:
             if name not in known:
-                raise ConfigError(
-                    f"there is no source {name!r}", todo=f"use one of: {', '.join(known) or '(none is configured)'}"
-                )
+                raise unknown_name("source", name, known)
         return [known[name] for name in names] if names else list(self.source)
 
 
@@ -205,6 +205,44 @@ def _check(settings: Settings, where: str) -> None:
                 ) from None
 
 
+_UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')(.*?)[`'](?: - at `\$(.*)`)?$")
+
+
+def _suggest(message: str) -> str:
+    """The settings or values that fit where msgspec met an unknown one; "" when its message is about something else."""
+    match = _UNKNOWN.search(message)
+    return choose_from(match[1], _fitting(match[2] or "")) if match else ""
+
+
+def _fitting(path: str) -> list[str]:
+    """The names of the fields, or the values, that fit at msgspec's path, such as `.source[0].guard`."""
+    from msgspec import inspect
+
+    types: list[inspect.Type] = [inspect.type_info(Settings)]
+    for field in re.findall(r"\.(\w+)|\[", path):
+        types = [inner for kind in _members(types) for inner in _inner(kind, field)]
+    names = list[str]()
+    for kind in _members(types):
+        if isinstance(kind, inspect.StructType):
+            names += [field.encode_name for field in kind.fields]
+        elif isinstance(kind, inspect.LiteralType):
+            names += [str(value) for value in kind.values]
+    return list(dict.fromkeys(names))
+
+
+def _members(types: Iterable[Any]) -> Iterator[Any]:
+    """The types, with a union's members for the union."""
+    for kind in types:
+        yield from getattr(kind, "types", [kind])
+
+
+def _inner(kind: Any, field: str) -> list[Any]:
+    """The type of a field, or of the items when there is no field's name."""
+    if field:
+        return [inner.type for inner in getattr(kind, "fields", ()) if inner.encode_name == field]
+    return [getattr(kind, name) for name in ("item_type", "value_type") if hasattr(kind, name)]
+
+
 def read(path: Path) -> Settings:
     """Read autosync.toml.
 
@@ -214,17 +252,21 @@ def read(path: Path) -> Settings:
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
+        question = did_you_mean(path.name, sorted(other.name for other in path.parent.glob("*.toml")))
+        todo = "write one (see README, Your own first source) or name it with --config"
         raise ConfigError(
             "there is no configuration file",
             where=str(path),
-            todo="write one (see README, Your own first source) or name it with --config",
+            todo=or_else(question, todo),
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file can't be read: {error}", where=str(path)) from None
     try:
         settings = msgspec.convert(tomllib.loads(text), Settings)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"the configuration file is wrong: {error}", where=str(path)) from None
+        raise ConfigError(
+            f"the configuration file is wrong: {error}", where=str(path), todo=_suggest(str(error))
+        ) from None
     _check(settings, str(path))
     return settings
 

@@ -17,6 +17,7 @@ from autosync.backups import Backups, backup_name, divide, expired, maker, next_
 from autosync.block_settings import BACKUP
 from autosync.errors import ConfigError, Refused, StoreError
 from autosync.ports import BackupTarget, Stored
+from autosync.suggestions import did_you_mean, or_else
 from blocks import home_id
 from blocks.backup.folder import FolderTarget
 from blocks.store import history
@@ -132,7 +133,9 @@ def _choose(name: str, backups: Backups, home: str, address: str, foreign: bool)
         return home
     other = next((backup for backup in backups.others if backup.name == name), None)
     if other is None:
-        raise ConfigError(f"there is no backup {name!r}", where=address, todo="see: autosync backup list --all")
+        question = did_you_mean(name, (backup.name for backup in (*backups.own, *backups.others)))
+        todo = or_else(question, "see: autosync backup list --all")
+        raise ConfigError(f"there is no backup {name!r}", where=address, todo=todo)
     if not foreign:
         whose = maker(other)
         raise Refused(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from autosync.errors import MirrorDamaged
 from autosync.records import line_ids_reader
+from autosync.suggestions import did_you_mean, or_else
 from blocks.mirror.files import Manifest, Target, read_manifest
 from blocks.mirror.update import read_shard
 from blocks.mirror.versions import Version, chain, read_changes, read_version
@@ -34,7 +35,11 @@ class MirrorHistory:
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder)
         if manifest is None:
-            raise MirrorDamaged("there is no mirror", where=str(folder), todo="restore from another place")
+            question = did_you_mean(
+                folder.name, sorted(path.parent.name for path in folder.parent.glob("*/manifest.json"))
+            )
+            todo = "restore from another place"
+            raise MirrorDamaged("there is no mirror", where=str(folder), todo=or_else(question, todo))
         self._folder, self._manifest = folder, manifest
         self._versions = chain(folder, manifest.seq, manifest.since)
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import msgspec
 from autosync.errors import ConfigError
 from autosync.records import Document, Pointer, canonical, parse
 from autosync.settings import DatasetCheck
+from autosync.suggestions import did_you_mean
 from blocks.quality.data_docs import joined, publish, raised
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def _expectation(check: DatasetCheck, position: int) -> Expectation:
     try:
         made: Expectation = get_expectation_impl(name)(**{**_args(check), "meta": {"position": position}})
     except ExpectationNotFoundError:
-        near = get_close_matches(name, list_registered_expectation_implementations(), 3)
-        todo = f"did you mean {' or '.join(near)}?" if near else "see the list in the Great Expectations gallery"
+        question = did_you_mean(name, list_registered_expectation_implementations())
+        todo = question or "see the list in the Great Expectations gallery"
         raise ConfigError(f"there is no check {name!r}", where=where, todo=todo) from None
     except (ValueError, TypeError, GreatExpectationsError) as error:
         details: list[Any] = getattr(error, "errors", list)()

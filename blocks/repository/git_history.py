@@ -15,6 +15,7 @@ from typing import NamedTuple
 from autosync.array_versions import ArrayReader
 from autosync.change_detection import Block
 from autosync.errors import ConfigError, RemoteError, SourceError
+from autosync.suggestions import did_you_mean, or_else
 from blocks.repository.git_process import GitProcess, is_address, without_login
 from blocks.sources.json_rows import LINES, Part, read_part
 
@@ -88,16 +89,17 @@ class FileHistory(GitProcess):
         """Time and hash of each commit that changed the file, oldest first."""
         listed = self._git("rev-list", "--first-parent", "--reverse", "--timestamp", self.head, "--", self._pathspec)
         if not listed:
-            raise self._wrong(
-                f"there is no file {self.path} in its history", "see the names: git ls-tree -r --name-only HEAD"
-            )
+            names = self._git("ls-tree", "-r", "--full-tree", "--name-only", "-z", self.head).decode("utf-8", "replace")
+            todo = "see the names: git ls-tree -r --name-only HEAD"
+            raise self._wrong(f"there is no file {self.path} in its history", self._suggest(self.path, names, todo))
         return [line.split() for line in listed.decode().splitlines()]
 
     def _commit(self, branch: str) -> str:
         done = self._run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{branch}^{{commit}}")
         if done.returncode:
             what = "it has no commit yet" if branch == "HEAD" else f"it has no branch, tag or commit {branch!r}"
-            raise self._wrong(what, "see what there is: git branch --all")
+            names = self._git("for-each-ref", "--format=%(refname:short)%00").decode("utf-8", "replace")
+            raise self._wrong(what, self._suggest(branch, names, "see what there is: git branch --all"))
         return done.stdout.decode().strip()
 
     def _instead(self, sha: str) -> str:
@@ -120,6 +122,11 @@ class FileHistory(GitProcess):
             kept=KEPT,
             todo="fetch it, or run git fsck there",
         )
+
+    def _suggest(self, name: str, names: str, todo: str) -> str:
+        """What to do about an unknown name, where those that exist are separated by NUL."""
+        question = did_you_mean(name, (other.strip() for other in names.split("\0")))
+        return or_else(question, todo)
 
     def _wrong(self, what: str, todo: str) -> ConfigError:
         return ConfigError(what, where=f"{self.address}", kept=KEPT, todo=todo)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from autosync.errors import ConfigError
 from flows.workspace import Space, open_space
 
 
@@ -73,8 +74,19 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
+def source_names() -> list[str]:
+    """The sources of autosync.toml for completion; none while it can't be read."""
+    try:
+        return [source.name for source in open_space(private=False).settings.source]
+    except ConfigError:
+        return []
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", callback=_inherit_json)]
-Names = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Sources; all when none is named.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE", help="Sources; all when none is named.", autocompletion=source_names),
+]
 _Home = Annotated[
     str, typer.Option(envvar="AUTOSYNC_HOME", help="Folder where data lives.", metavar="DIR", callback=_set_home)
 ]

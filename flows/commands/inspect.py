@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from autosync.errors import ConfigError
+from autosync.errors import AutoSyncError, ConfigError
+from autosync.suggestions import choose_from, unknown_name
 from blocks.store import history, ledger
 from flows.commands.base import AsJson, age, app, console, examples, moment, print_json, print_table, space
 from flows.operations.describe import describe_change
@@ -72,9 +72,8 @@ def show(collection: str, id: str, as_json: AsJson = False) -> None:
         doc = history.record(db, collection, id)
         known = [row["name"] for row in history.collections(db)]
     if doc is None:
-        hint = f"collections: {', '.join(known)}" if collection not in known else f"autosync log {collection} {id}"
-        print(f"autosync: no record {id!r} in {collection!r}. See: {hint}", file=sys.stderr)
-        raise typer.Exit(1)
+        todo = f"see: autosync log {collection} {id}" if collection in known else choose_from(collection, known)
+        raise AutoSyncError(f"there is no record {id!r} in {collection!r}", todo=todo)
     print(doc if as_json else msgspec.json.format(doc, indent=2))
 
 
@@ -93,6 +92,9 @@ def log_(
     require_store(here)
     with here.database(read_only=True) as db:
         rows = history.changes(db, collection, id, before=before, limit=limit)
+        known = [row["name"] for row in history.collections(db)]
+    if collection is not None and collection not in known:
+        raise unknown_name("collection", collection, known)
     if as_json:
         print_json({"changes": [row | {side: _document(row[side]) for side in ("before", "after")} for row in rows]})
         return

@@ -11,8 +11,11 @@ import typer
 
 from autosync.backups import maker
 from autosync.errors import ConfigError
+from autosync.suggestions import choose_from
 from flows.commands.base import AsJson, app, console, examples, line_printer, moment, print_json, print_table, space
 from flows.commands.inspect import require_store
+
+FORMATS, LANGUAGES = ("md", "pdf"), ("en", "fa")
 
 backup_app = typer.Typer(help="Copies of the database: make, list, restore.", invoke_without_command=True)
 app.add_typer(backup_app, name="backup")
@@ -161,8 +164,9 @@ def report(
 
     here = space()
     require_store(here)
-    if format not in ("md", "pdf") or lang not in ("", "en", "fa"):
-        raise ConfigError("the report is written as md or pdf, in en or fa")
+    for name, known in ((format, FORMATS), (lang or here.settings.report.language, LANGUAGES)):
+        if name not in known:
+            raise ConfigError("the report is written as md or pdf, in en or fa", todo=choose_from(name, known))
     formats: list[Any] = ["md", "pdf"] if format == "pdf" else ["md"]
     files = write_report(here, analyze(here), formats, lang or here.settings.report.language)
     if as_json:

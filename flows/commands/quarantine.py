@@ -27,6 +27,8 @@ def list_(source: Annotated[str | None, typer.Argument()] = None, as_json: AsJso
     require_store(here)
     with here.database(read_only=True) as db:
         items = ledger.open_items(db, source)
+    if source is not None and not items:
+        here.source(source)  # ConfigError for a name that no source has
     if as_json:
         print_json({"items": items})
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -13,22 +12,19 @@ import typer
 
 from autosync.errors import ConfigError
 from autosync.release_policy import JOBS, Result
+from autosync.suggestions import unknown_name
 from flows.commands.base import AsJson, app, console, examples, print_json, print_table, space
 
 if TYPE_CHECKING:
     from flows.release_pipeline.setup import Setup
 
 
-class Step(StrEnum):
-    """What can be asked for."""
+STEPS = ("all", *JOBS, "rollback")
 
-    all = "all"
-    build = "build"
-    unit_test = "unit_test"
-    integration_test = "integration_test"
-    deploy = "deploy"
-    post_deploy_report = "post_deploy_report"
-    rollback = "rollback"
+
+def _steps() -> list[str]:
+    """For completion."""
+    return list(STEPS)
 
 
 def _option(text: str, *names: str, env: str = "", metavar: str = "TEXT") -> Any:
@@ -37,7 +33,9 @@ def _option(text: str, *names: str, env: str = "", metavar: str = "TEXT") -> Any
 
 @app.command(epilog=examples("autosync release", "autosync release build --minutes 10", "autosync release rollback"))
 def release(
-    job: Annotated[Step, typer.Argument(help="One job, all of them, or rollback.")] = Step.all,
+    job: Annotated[
+        str, typer.Argument(help=f"One of: {', '.join(STEPS)}.", autocompletion=_steps, show_default=False)
+    ] = "all",
     out: Annotated[str, _option("Where results go.", metavar="DIR")] = "build/release",
     to: Annotated[str, _option("Folder of releases.", env="AUTOSYNC_DEPLOY_TO", metavar="DIR")] = "",
     unit_test: Annotated[str, _option("Its command.", "--unit-test", env="AUTOSYNC_UNIT_TEST")] = "",
@@ -54,6 +52,8 @@ def release(
 
     `rollback` goes back one release.
     """
+    if job not in STEPS:
+        raise unknown_name("job", job, STEPS)
     names = {"out": out, "to": to, "unit_test": unit_test, "integration_test": integration_test, "smoke": smoke}
     options: dict[str, Any] = {**names, "minutes": minutes, "commit": commit, "push": push}
     from flows.release import open_setup, run_job

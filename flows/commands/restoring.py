@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from autosync.errors import ConfigError
+from autosync.suggestions import did_you_mean, or_else
 from flows.commands.base import AsJson, app, console, examples, print_json, space
 from flows.commands.inspect import require_store
 from flows.commands.sync import Accept, plan_of, print_plan, print_runs, run_all, status_of
@@ -78,7 +79,10 @@ def _apply(
         raise ConfigError(
             f"no source feeds the collection {collection!r}",
             where=str(here.config),
-            todo="restore it to a file with --to, or give it a [[source]] first",
+            todo=or_else(
+                did_you_mean(collection, (source.into for source in here.settings.source)),
+                "restore it to a file with --to, or give it a [[source]] first",
+            ),
         )
     if plan_only or not as_json:
         found = plan_of(here, source.name, instead)

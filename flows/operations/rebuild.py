@@ -9,6 +9,7 @@ from typing import Any
 
 from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, Refused, StoreError
 from autosync.shards import root_of
+from autosync.suggestions import choose_from
 from blocks.mirror.history import MirrorHistory
 from blocks.store import batches
 from blocks.store.rebuilding import Found, Lines, Step, step, write
@@ -42,7 +43,7 @@ def rebuild_store(
         ConfigError: There is no such place, or it has no collection.
     """
     if place not in PLACES:
-        raise ConfigError(f"{place!r} is no place to rebuild from", todo=f"use one of: {', '.join(PLACES)}")
+        raise ConfigError(f"{place!r} is no place to rebuild from", todo=choose_from(place, PLACES))
     _refuse_needless(space, force=force)
     read = _of_mirror if place == "mirror" else _of_repository
     found, problems = list[Found](), list[str]()

@@ -16,6 +16,7 @@ from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, RemoteErr
 from autosync.ports import Head
 from autosync.records import BadRecord, line_ids_reader
 from autosync.shards import body, mirror_layout, root, shard_of, split
+from autosync.suggestions import choose_from, did_you_mean, unknown_name
 from blocks.mirror.history import MirrorHistory
 from blocks.private_files import open_to_others
 from blocks.store import batches, history, ledger
@@ -69,8 +70,8 @@ def parse_place(text: str) -> Place:
     try:
         place: Place = msgspec.convert(text, Place)
     except msgspec.ValidationError:
-        places = ", ".join(get_args(Place))
-        raise ConfigError(f"{text!r} is no place to restore from", todo=f"use one of: {places}") from None
+        todo = choose_from(text, get_args(Place))
+        raise ConfigError(f"{text!r} is no place to restore from", todo=todo) from None
     return place
 
 
@@ -100,8 +101,7 @@ def read_past(space: Space, db: Db | None, collection: str, as_of: str, place: s
 def _of_store(db: Db, collection: str, moment: int | float | None) -> Past:
     number = batches.collection_id(db, collection)
     if number is None:
-        known = ", ".join(row["name"] for row in history.collections(db))
-        raise ConfigError(f"there is no collection {collection!r}", todo=f"use one of: {known or '(there is none)'}")
+        raise unknown_name("collection", collection, (row["name"] for row in history.collections(db)))
     newest = ledger.newest_seq(db, number)
     wanted = newest if moment is None else moment
     wanted = min(wanted, newest) if isinstance(wanted, int) else history.seq_at(db, number, wanted)
@@ -160,7 +160,8 @@ def read_commit(space: Space, collection: str, moment: int | float | None) -> Pu
         if one.trailers.get("AutoSync-Seq", "").isdecimal()
     ]
     if not commits:
-        raise ConfigError(f"the repository has no commit of {collection!r}", where=remote.address)
+        question = did_you_mean(collection, (source.into for source in space.settings.source))
+        raise ConfigError(f"the repository has no commit of {collection!r}", where=remote.address, todo=question)
     chosen = _newest(commits, moment, f"the repository's history of {collection!r}")
     where = f"{remote.address}, commit {chosen.sha[:12]}"
     files = dict(remote.files(collection, chosen.sha))

@@ -137,6 +137,61 @@ def test_every_command_takes_the_shared_options(words: tuple[str, ...]) -> None:
     assert options >= {"--home", "--config", "--json"}
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "name"),
+    [
+        ("rnu", 2, "run"),
+        ("backup lst", 2, "list"),
+        ("status --jsn", 2, "--json"),
+        ("plan contcats", 2, "contacts"),
+        ("run contcats", 2, "contacts"),
+        ("schedule contcats", 2, "contacts"),
+        ("quarantine list contcats", 2, "contacts"),
+        ("show contcats c-001", 1, "contacts"),
+        ("log contcats", 2, "contacts"),
+        ("restore contcats --to x", 2, "contacts"),
+        ("restore contcats --to x --from mirror", 1, "contacts"),
+        ("restore contcats --to x --from repo", 2, "contacts"),
+        ("restore contcats --apply", 2, "contacts"),
+        ("restore contacts --to x --from miror", 2, "mirror"),
+        ("restore contacts --to x --from repository", 2, "repo"),
+        ("rebuild --from miror", 2, "mirror"),
+        ("rebuild contcats --force", 1, "contacts"),
+        ("report --format pfd", 2, "pdf"),
+        ("release biuld", 2, "build"),
+        ("plan --config autosnyc.toml", 2, "autosync.toml"),
+    ],
+)
+def test_a_mistaken_name_suggests_the_nearest(place: Pipeline, line: str, status: int, name: str) -> None:
+    """Whatever kind of name it is; the exit status says as before what kind of mistake it is."""
+    done = autosync(place.folder, "--home", str(place.space.home.path), *line.split())
+    assert done.returncode == status and not done.stdout, done
+    assert re.search(rf"[Dd]id you mean '{re.escape(name)}'|Possible options: {name}", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistaken_backup_suggests_the_nearest(place: Pipeline) -> None:
+    """By the names that the list has."""
+    service = Service(place.folder)
+    name = json.loads(autosync(place.folder, "--json", "backup", "--home", str(service.home)).stdout)["name"]
+    done = autosync(place.folder, "--home", str(service.home), "backup", "restore", name.removesuffix(".gz"))
+    assert done.returncode == 2 and f"did you mean '{name}'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [(("data/a.josn",), "data/a.json"), (("data/a.json", "--branch", "mian"), "main")]
+)
+def test_a_mistaken_file_or_branch_suggests_the_nearest(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
+    """import-git looks at what the repository has."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.json").write_text("[]")
+    for args in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *args], check=True)
+    done = autosync(tmp_path, "import-git", ".", *words, "--key", "/id", "--collection", "a")
+    assert done.returncode == 2 and f"did you mean '{name}'?" in done.stderr, done.stderr
+
+
 def test_version_is_the_installed_one() -> None:
     """`autosync --version` prints one line and needs no configuration."""
     done = autosync(Path("/"), "--version")
@@ -161,7 +216,13 @@ def test_shells_complete_commands_and_options(tmp_path: Path) -> None:
         "_AUTOSYNC_COMPLETE"
         in autosync(tmp_path, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
     )
-    for words, expected in (("autosync qua", "quarantine"), ("autosync status --ho", "--home")):
+    (tmp_path / "autosync.toml").write_text('[[source]]\nname = "things"\nlocation = "a.json"\nkey = "/id"\n')
+    for words, expected in (
+        ("autosync qua", "quarantine"),
+        ("autosync status --ho", "--home"),
+        ("autosync plan th", "things"),
+        ("autosync release bu", "build"),
+    ):
         asked = {"_AUTOSYNC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         assert expected in autosync(tmp_path, **asked).stdout.split()
 
