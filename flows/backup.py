@@ -8,8 +8,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows.backups import left_alone, open_target, save_backup
 from flows.log import event, open_log
+from flows.operations.backups import left_alone, open_target, save_backup
 from flows.tasks import stage
 from flows.workspace import open_space
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -181,7 +182,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-if __name__ == "__main__":
-    from flows.commands.release import main
+if __name__ == "__main__":  # `python -m flows.release JOB` is `autosync release JOB`
+    from flows.cli import main
 
+    sys.argv.insert(1, "release")
     main()

@@ -59,7 +59,7 @@ def backup(context: typer.Context, as_json: AsJson = False) -> None:
     """Back the database up now."""
     if context.invoked_subcommand is not None:
         return
-    from flows.backups import left_alone, open_target, save_backup
+    from flows.operations.backups import left_alone, open_target, save_backup
 
     here = space()
     require_store(here)
@@ -79,7 +79,7 @@ def backup_list(
     as_json: AsJson = False,
 ) -> None:
     """This home's backups, newest first."""
-    from flows.backups import list_backups
+    from flows.operations.backups import list_backups
 
     backups = list_backups(space())
     shown = (*backups.own, *(backups.others if every else ()))
@@ -108,7 +108,7 @@ def backup_restore(
     as_json: AsJson = False,
 ) -> None:
     """Replace the database by a backup. The present one is kept aside."""
-    from flows.backups import restore_backup
+    from flows.operations.backups import restore_backup
 
     path = restore_backup(space(), name, foreign=foreign)
     if as_json:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,11 +116,3 @@ def _print(setup: Setup, results: list[Result]) -> None:
     for label, path in (("report", setup.out / "report.md"), ("logs", setup.out / "run" / "logs")):
         if Path(path).exists():
             out.print(f"{label:12}{os.path.relpath(path)}")
-
-
-def main() -> NoReturn:
-    """`python -m flows.release JOB` is `autosync release JOB`."""
-    from flows.cli import main as run
-
-    sys.argv.insert(1, "release")
-    run()

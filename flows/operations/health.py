@@ -16,7 +16,7 @@ from autosync.errors import AutoSyncError
 from autosync.ports import Notifier
 from blocks.mirror import files as mirror_files
 from blocks.store import history, ledger
-from flows.backups import open_target
+from flows.operations.backups import open_target
 from flows.operations.status import describe_status, waiting_text
 from flows.stages.ingest import request_headers
 from flows.stages.notify import open_email, open_slack

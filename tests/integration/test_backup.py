@@ -16,7 +16,7 @@ from autosync.backups import backup_name
 from autosync.errors import ConfigError, Refused
 from blocks import home_id
 from blocks.backup.folder import FolderTarget
-from flows.backups import list_backups, restore_backup, save_backup
+from flows.operations.backups import list_backups, restore_backup, save_backup
 from tests.integration.service import Service
 from tests.pipeline import Pipeline
 

@@ -18,7 +18,7 @@ from blocks.catalog import GitRemote, JsonSource
 from blocks.notify.email import SmtpServer
 from blocks.notify.slack import SlackWebhook
 from blocks.store import ledger
-from flows.backups import save_backup
+from flows.operations.backups import save_backup
 from flows.operations.health import Health, examine
 from flows.operations.plan import describe
 from flows.operations.status import describe_status
