@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Level = Literal["info", "warning", "error"]
 FileChange = tuple[str, bytes | None]
@@ -201,4 +201,96 @@ class BackupTarget(Protocol):
 
     def delete(self, name: str, home: str) -> None:
         """Remove what this home put. What isn't there is no error; RemoteError for what this home didn't put."""
+        ...
+
+
+class PointInTime(NamedTuple):
+    """A state of a collection that a copy has.
+
+    Attributes:
+        seq: Of the last change that is in it.
+        time: When it was stored (Unix seconds); -inf for that before the first change.
+        root: Its root, where the copy noted it; else "".
+        records: How many it holds, where the copy noted it.
+        commit: The sha of the commit that holds it, where the copy is a repository.
+    """
+
+    seq: int
+    time: float
+    root: str = ""
+    records: int | None = None
+    commit: str = ""
+
+
+class Replaced(NamedTuple):
+    """What the step that follows a point replaced: enough to turn the state after it back.
+
+    Attributes:
+        point: The state before the step.
+        rows: id -> canonical line at the point, None for a record that was not there.
+        proven: Whether the rows were proven already; else the point's root proves what they lead to.
+    """
+
+    point: PointInTime
+    rows: Mapping[str, bytes | None]
+    proven: bool
+
+
+class Proof(NamedTuple):
+    """What a copy really holds: root and number of records, recomputed from its rows, and the seq that it says."""
+
+    root: str
+    records: int
+    seq: int | None
+
+
+class Copy(Protocol):
+    """One of a collection's copies: store, mirror or repository."""
+
+    @property
+    def key(self) -> list[str]:
+        """The JSON pointers of the collection's key at the newest point; errors as of `at`."""
+        ...
+
+    def points(self) -> Iterator[PointInTime]:
+        """Every point in time that it has, newest first; none while there is no such collection."""
+        ...
+
+    def at(self, moment: int | float | None) -> PointInTime:
+        """The newest point that is not after a seq (int) or a time (Unix seconds, float); the newest of all when None.
+
+        A copy that knows of every change names the seq that was asked for where the state didn't change since.
+
+        Raises:
+            ConfigError: There is no such collection, or it doesn't reach back so far.
+            MirrorDamaged, RemoteError: The copy can't be read.
+        """
+        ...
+
+    def rows(self, point: PointInTime) -> Iterator[tuple[str, bytes]]:
+        """(id, canonical line) at a point in key order; by its root, if noted, they are proven as the last is taken.
+
+        Raises:
+            MirrorDamaged, RemoteError: The copy can't be read, or is not what it was.
+        """
+        ...
+
+    def replaced(self) -> Iterator[Replaced]:
+        """What each step replaced, newest first, as far as it is kept step by step; none where states are kept whole.
+
+        Raises:
+            ConfigError: There is no such collection.
+            MirrorDamaged: There is no mirror, or steps that should lead further back are missing or damaged.
+        """
+        ...
+
+    def prove(self, point: PointInTime | None = None) -> Proof | None:
+        """Recompute the root at a point; of what lies there now, whoever wrote it, when None.
+
+        Returns:
+            None, or the proof of no records, while there is no such collection.
+
+        Raises:
+            MirrorDamaged, RemoteError: The copy can't be read; of a point, also as of `rows`.
+        """
         ...

@@ -40,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Found:
-    """A collection as a place has it: its lines now, and how it came to them, newest step first.
+    """A collection as a copy has it: its lines now, and how it came to them, newest step first.
 
     The oldest step begins after seq 0 and makes the records that were there at its end.
     """
@@ -108,7 +108,7 @@ def _assign(steps: Sequence[Step]) -> list[list[int]]:
             raise MirrorDamaged(
                 f"more changes are told after seq {steps[n].after} than there can be",
                 kept="the store as it was",
-                todo="rebuild from the other place",
+                todo="rebuild from another copy: --from",
             )
         given[n].append(seq)
         if len(given[n]) < len(steps[n].changes):

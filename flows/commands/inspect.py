@@ -11,6 +11,7 @@ from autosync.errors import AutoSyncError, ConfigError
 from autosync.suggestions import choose_from, unknown_name
 from blocks.store import history, ledger
 from flows.commands.base import AsJson, age, app, console, examples, moment, print_json, print_table, space
+from flows.operations.copies import COPIES
 from flows.operations.describe import describe_change
 from flows.operations.status import describe_status, waiting_text
 from flows.operations.verify import repair_mirrors, verify_all
@@ -131,8 +132,8 @@ def verify(
     if as_json:
         print_json(found)
     else:
-        columns = ["collection", "records", "store", "mirror", "repository", "equal"]
-        roots = ("store_root", "mirror_root", "repo_root")
+        columns = ["collection", "records", *(kind.label for kind in COPIES.values()), "equal"]
+        roots = [f"{name}_root" for name in COPIES]
         rows = [
             [row["collection"], f"{row['records']:,}", *((row[name] or "-")[:16] for name in roots)]
             + ["yes" if len({row[name] for name in roots}) == 1 else "NO"]

@@ -13,7 +13,7 @@ from flows.commands.base import AsJson, app, console, examples, print_json, prin
 @app.command(epilog=examples("autosync rebuild", "autosync rebuild contacts --from repo"))
 def rebuild(
     names: Annotated[list[str] | None, typer.Argument(metavar="COLLECTION", help="All when none is named.")] = None,
-    place: Annotated[str, typer.Option("--from", help="What to make it from: mirror or repo.")] = "mirror",
+    copy_name: Annotated[str, typer.Option("--from", help="What to make it from: mirror or repo.")] = "mirror",
     force: Annotated[bool, typer.Option(help="Also when the database is whole.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -21,9 +21,10 @@ def rebuild(
 
     The damaged file is kept aside.
     """
+    from flows.operations.copies import COPIES
     from flows.operations.rebuild import rebuild_store
 
-    done = rebuild_store(space(), place, tuple(names or ()), force=force)
+    done = rebuild_store(space(), copy_name, tuple(names or ()), force=force)
     if as_json:
         print_json(done)
         return
@@ -35,6 +36,6 @@ def rebuild(
     for problem in done["problems"]:
         out.print(problem, style="red")
     out.print("Runs, notices and quarantine were in the database alone and begin anew.")
-    if place == "repo":
-        out.print("The changes before the newest commit are in the repository's history.")
+    if older := COPIES[done["from"]].older_states:
+        out.print(older)
     out.print("Next: autosync verify; autosync run")

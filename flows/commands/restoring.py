@@ -26,7 +26,7 @@ def restore(
     collection: str,
     to: Annotated[Path | None, typer.Option(help="The file to write, canonical JSON Lines.")] = None,
     as_of: Annotated[str, typer.Option(help="A seq, or a time such as 2026-01-31T12:00; now when left out.")] = "",
-    place: Annotated[str, typer.Option("--from", help="Where to read it: store, mirror or repo.")] = "store",
+    copy_name: Annotated[str, typer.Option("--from", help="Where to read it: store, mirror or repo.")] = "store",
     apply: Annotated[bool, typer.Option(help="Write it back into the collection as ordinary changes.")] = False,
     plan: Annotated[bool, typer.Option(help="With --apply: only say what would change.")] = False,
     accept: Accept = "",
@@ -41,37 +41,36 @@ def restore(
         raise ConfigError(
             "a restored collection goes to a file or back into the store", todo="give --to FILE, or --apply"
         )
-    if place == "store" or apply:
+    if copy_name == "store" or apply:
         require_store(here)
     if to is not None:
-        _write(here, collection, as_of, to, place, as_json)
+        _write(here, collection, as_of, to, copy_name, as_json)
     else:
-        _apply(here, collection, as_of, place, accept, as_json, plan_only=plan)
+        _apply(here, collection, as_of, copy_name, accept, as_json, plan_only=plan)
 
 
-def _write(here: Space, collection: str, as_of: str, to: Path, place: str, as_json: bool) -> None:
+def _write(here: Space, collection: str, as_of: str, to: Path, copy_name: str, as_json: bool) -> None:
+    from flows.operations.copies import COPIES, parse_copy
     from flows.operations.restore import write_collection
 
-    done = write_collection(here, collection, as_of, str(to), place)
+    done = write_collection(here, collection, as_of, str(to), copy_name)
     if as_json:
         print_json(done)
         return
     if "asked" in done:
-        console().print(f"The {_name(place)} has no state of seq {done['asked']}; the one before is seq {done['seq']}.")
+        label = COPIES[parse_copy(copy_name)].label
+        console().print(f"The {label} has no state of seq {done['asked']}; the one before is seq {done['seq']}.")
     console().print(f"{done['records']:,} records of {collection} as of seq {done['seq']}: {done['file']}")
 
 
-def _name(place: str) -> str:
-    return {"repo": "repository"}.get(place, place)
-
-
 def _apply(
-    here: Space, collection: str, as_of: str, place: str, accept: str, as_json: bool, *, plan_only: bool
+    here: Space, collection: str, as_of: str, copy_name: str, accept: str, as_json: bool, *, plan_only: bool
 ) -> None:
-    from flows.operations.restore import parse_moment, parse_place
+    from flows.operations.copies import parse_copy
+    from flows.operations.restore import parse_moment
     from flows.stages.overrides import Restored
 
-    instead = Restored(as_of=as_of, place=parse_place(place))
+    instead = Restored(as_of=as_of, place=parse_copy(copy_name))
     if as_of:
         parse_moment(as_of)
     source = next((source for source in here.settings.source if source.into == collection), None)

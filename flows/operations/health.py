@@ -14,9 +14,9 @@ from typing import Literal
 from autosync.block_settings import EMAIL, SLACK
 from autosync.errors import AutoSyncError
 from autosync.ports import Notifier
-from blocks.mirror import files as mirror_files
 from blocks.store import history, ledger
 from flows.operations.backups import open_target
+from flows.operations.copies import MIRROR, STORE, open_copy
 from flows.operations.status import describe_status, waiting_text
 from flows.stages.ingest import request_headers
 from flows.stages.notify import open_email, open_slack
@@ -73,10 +73,10 @@ def check_mirror(space: Space) -> Found:
     behind = []
     with space.database(read_only=True) as db:
         for row in history.collections(db):
-            manifest = mirror_files.read_manifest(space.home.mirror / row["name"])
-            seq = ledger.newest_seq(db, row["collection"])
-            if manifest is None or (manifest.seq, manifest.records) != (seq, row["records"]):
-                behind.append(f"{row['name']} (seq {manifest.seq if manifest else 0} of {seq})")
+            stored = open_copy(space, STORE, row["name"], db).at(None)
+            mirrored = next(open_copy(space, MIRROR, row["name"]).points(), None)
+            if mirrored is None or (mirrored.seq, mirrored.records) != (stored.seq, stored.records):
+                behind.append(f"{row['name']} (seq {mirrored.seq if mirrored else 0} of {stored.seq})")
     return ("warning", f"behind: {', '.join(behind)}") if behind else ("ok", "every collection is up to date")
 
 

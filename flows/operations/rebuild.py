@@ -9,28 +9,23 @@ from typing import Any
 
 from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, Refused, StoreError
 from autosync.shards import root_of
-from autosync.suggestions import choose_from
-from blocks.mirror.history import MirrorHistory
 from blocks.store import batches
 from blocks.store.rebuilding import Found, Lines, Step, step, write
 from blocks.store.schema import connect
-from flows.operations.restore import read_commit
+from flows.operations.copies import COPIES, MIRROR, OTHERS, CopyName, open_copy, parse_copy
 from flows.operations.verify import verify_all
 from flows.prefect_server import running_server
-from flows.stages.push import open_remote
 from flows.workspace import Space
-
-PLACES = ("mirror", "repo")
 
 
 def rebuild_store(
-    space: Space, place: str = "mirror", names: tuple[str, ...] = (), *, force: bool = False
+    space: Space, copy_name: str = MIRROR, names: tuple[str, ...] = (), *, force: bool = False
 ) -> dict[str, Any]:
     """Make the store anew.
 
     Args:
-        place: mirror or repo.
-        names: Collections; all that the place has when empty.
+        copy_name: mirror or repo.
+        names: Collections; all that the copy has when empty.
         force: Also when the present store is whole.
 
     Returns:
@@ -39,18 +34,16 @@ def rebuild_store(
 
     Raises:
         Refused: The present store is whole, or `autosync up` uses it.
-        MirrorDamaged, RemoteError: The place is damaged too; nothing was replaced.
-        ConfigError: There is no such place, or it has no collection.
+        MirrorDamaged, RemoteError: The copy is damaged too; nothing was replaced.
+        ConfigError: There is no such copy, or it has no collection.
     """
-    if place not in PLACES:
-        raise ConfigError(f"{place!r} is no place to rebuild from", todo=choose_from(place, PLACES))
+    name = parse_copy(copy_name, "rebuild", OTHERS)
     _refuse_needless(space, force=force)
-    read = _of_mirror if place == "mirror" else _of_repository
-    found, problems = list[Found](), list[str]()
-    for name in names or sorted(_collections(space, place)):
-        found.append(read(space, name, problems))
+    problems = list[str]()
+    found = [_read(space, name, each, problems) for each in names or sorted(COPIES[name].collections(space))]
     if not found:
-        raise ConfigError(f"the {place} has no collection", kept="the store as it was", todo="try the other place")
+        todo = f"try another copy: --from {' or '.join(OTHERS)}"
+        raise ConfigError(f"the {COPIES[name].label} has no collection", kept="the store as it was", todo=todo)
     fresh = space.home.database.with_name(f"{space.home.database.name}.new")
     _remove(fresh)
     try:
@@ -69,7 +62,7 @@ def rebuild_store(
         }
         for one in found
     ]
-    return {"from": place, "collections": rows, "aside": str(aside) if aside else "", "problems": problems}
+    return {"from": name, "collections": rows, "aside": str(aside) if aside else "", "problems": problems}
 
 
 def _refuse_needless(space: Space, *, force: bool) -> None:
@@ -92,56 +85,39 @@ def _is_whole(space: Space) -> bool:
         return False
 
 
-def _collections(space: Space, place: str) -> set[str]:
-    if place == "mirror":
-        return {path.parent.name for path in space.home.mirror.glob("*/manifest.json")}
-    paths = (path for path, _ in open_remote(space).files(""))
-    return {path.split("/")[0] for path in paths if path.count("/") == 1 and path.endswith("/manifest.json")}
-
-
-def _of_mirror(space: Space, name: str, problems: list[str]) -> Found:
-    past = MirrorHistory(space.home.mirror / name)
-    newest, *older = past.points()
-    lines = dict(past.at(newest))
-    _prove(lines, newest.root, f"the mirror of {name!r}")
+def _read(space: Space, name: CopyName, collection: str, problems: list[str]) -> Found:
+    """A collection as a copy has it, with the steps that led there as far as it keeps them and they can be proven."""
+    copy, label = open_copy(space, name, collection), COPIES[name].label
+    newest = copy.at(None)
+    lines = dict(copy.rows(newest))
+    if not newest.root:
+        raise _unproven("nothing proves what was read: no root was noted", f"the {label} of {collection!r}")
     state, steps, seq, time = dict(lines), list[Step](), newest.seq, newest.time
-    damage = past.damage()
     try:
-        for point, replaced, proven in zip(older, past.replaced(), past.proven(), strict=True):
+        for point, replaced, proven in copy.replaced():
             before = dict(state)
-            one = step(before, replaced, after=point.seq, seq=seq, time=time)
-            if not proven:
-                _prove(before, point.root, f"the mirror of {name!r} as of seq {point.seq}, by its versions")
-            steps.append(one)
+            last = step(before, replaced, after=point.seq, seq=seq, time=time)
+            if not proven and root_of(sorted(before.items()), len(before)) != point.root:
+                where = f"the {label} of {collection!r} as of seq {point.seq}, by its versions"
+                raise _unproven("what was read has another root", where)
+            steps.append(last)
             state, seq, time = before, point.seq, point.time
     except MirrorDamaged as error:
-        damage = error
-    if damage:
-        problems.append(f"the mirror's history of {name!r} before seq {seq} is lost: {damage.what}, {damage.where}")
+        problems.append(
+            f"the {label}'s history of {collection!r} before seq {seq} is lost: {error.what}, {error.where}"
+        )
     steps.append(_first(state, seq, time))
-    return Found(name, past.manifest.key, newest.root, lines, steps)
-
-
-def _of_repository(space: Space, name: str, _problems: list[str]) -> Found:
-    """The newest commit alone: what was before it stays in Git."""
-    commit = read_commit(space, name, None)
-    lines = dict(commit.rows)
-    _prove(lines, commit.root, f"the repository's {name!r}")
-    return Found(name, commit.key, commit.root, lines, [_first(dict(lines), commit.seq, commit.time)])
+    return Found(collection, copy.key, newest.root, lines, steps)
 
 
 def _first(state: Lines, seq: int, time: float) -> Step:
     return step(state, dict.fromkeys(state), after=0, seq=seq, time=time)
 
 
-def _prove(lines: Lines, root: str, where: str) -> None:
-    if root_of(sorted(lines.items()), len(lines)) != root:
-        raise MirrorDamaged(
-            "what was read has another root",
-            where=where,
-            kept="the store as it was",
-            todo="try the other place",
-        )
+def _unproven(what: str, where: str) -> MirrorDamaged:
+    return MirrorDamaged(
+        what, where=where, kept="the store as it was", todo=f"try another copy: --from {' or '.join(OTHERS)}"
+    )
 
 
 def _write(space: Space, path: Path, found: list[Found]) -> None:

@@ -1,24 +1,20 @@
-"""verify: the root hash of every collection, recomputed from the store, the mirror's files and the repository's."""
+"""verify: the root hash of every collection, recomputed from each of its copies and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from autosync.errors import AutoSyncError, MirrorDamaged
-from autosync.records import BadRecord, key_reader, parse
-from autosync.shards import root_of
 from blocks.mirror import update as mirror
 from blocks.mirror.files import Target, read_manifest, writing
 from blocks.mirror.repair import gaps, mend
 from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
-from flows.stages.push import open_remote
+from flows.operations.copies import COPIES, CopyName, open_copy
 from flows.workspace import Space
 
 SHOWN = 5
@@ -26,7 +22,7 @@ REBUILD = "What to do: run: autosync rebuild"
 
 
 def verify_all(space: Space) -> dict[str, Any]:
-    """Compare the three of every collection.
+    """Compare the copies of every collection.
 
     Returns:
         `equal`; `collections` with records, store_root, mirror_root, repo_root (None where it can't be read);
@@ -39,19 +35,10 @@ def verify_all(space: Space) -> dict[str, Any]:
     with space.database(read_only=True) as db:
         problems += [f"the database is damaged: {row[0]}. {REBUILD}" for row in _integrity(db) if row[0] != "ok"]
         for row in history.collections(db):
-            keys, name = msgspec.json.decode(row["key"], type=list[str]), row["name"]
-            mirrored, pushed = partial(_mirror_root, space, name, keys), partial(_repo_root, space, name, keys)
-            rows.append(
-                {
-                    "collection": name,
-                    "records": row["records"],
-                    "store_root": root_of(batches.read_rows(db, row["collection"]), row["records"]),
-                    "mirror_root": _try(problems, f"{name}, mirror", mirrored),
-                    "repo_root": _try(problems, f"{name}, repository", pushed),
-                }
-            )
-            problems += [f"{name}, mirror: {error}" for error in _gaps(space.home.mirror / name)]
-    equal = all(row["store_root"] == row["mirror_root"] == row["repo_root"] for row in rows)
+            roots = {f"{name}_root": _root(space, db, name, row["name"], problems) for name in COPIES}
+            rows.append({"collection": row["name"], "records": row["records"]} | roots)
+            problems += [f"{row['name']}, mirror: {error}" for error in _gaps(space.home.mirror / row["name"])]
+    equal = all(len({row[f"{name}_root"] for name in COPIES}) == 1 for row in rows)
     return {"equal": equal and not problems, "collections": rows, "problems": problems}
 
 
@@ -79,18 +66,14 @@ def repair_mirrors(space: Space) -> list[str]:
     return mended
 
 
-def _try(problems: list[str], label: str, call: Callable[[], str | None]) -> str | None:
+def _root(space: Space, db: Db, name: CopyName, collection: str, problems: list[str]) -> str | None:
+    """The root of what a copy holds now; None, with the reason among the problems, where it can't be read."""
     try:
-        return call()
+        proof = open_copy(space, name, collection, db).prove()
     except AutoSyncError as error:
-        problems.append(f"{label}: {error}")
+        problems.append(f"{collection}, {COPIES[name].label}: {error}")
         return None
-
-
-def _mirror_root(space: Space, name: str, keys: list[str]) -> str | None:
-    folder = space.home.mirror / name
-    manifest = read_manifest(folder)
-    return None if manifest is None else _root(keys, mirror.lines(folder, manifest), str(folder))
+    return proof.root if proof else None
 
 
 def _gaps(folder: Path) -> list[MirrorDamaged]:
@@ -99,21 +82,3 @@ def _gaps(folder: Path) -> list[MirrorDamaged]:
         if manifest := read_manifest(folder):
             return [gap.error for gap in gaps(folder, manifest)]
     return []
-
-
-def _repo_root(space: Space, name: str, keys: list[str]) -> str | None:
-    files = [data for path, data in open_remote(space).files(name) if path.endswith(".jsonl")]
-    lines = (line for data in files for line in data.removesuffix(b"\n").split(b"\n") if line)
-    return _root(keys, lines, f"repository, {name}/")
-
-
-def _root(keys: list[str], lines: Iterable[bytes], where: str) -> str:
-    """The root of canonical lines in any order: each is parsed for its id and taken as it stands."""
-    key, found = key_reader(keys), list[tuple[str, bytes]]()
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append((key(parse(line)[0]), line))
-        except BadRecord as problem:
-            raise MirrorDamaged(f"a record can't be read: {problem}", where=f"{where}, record {number}") from None
-    found.sort(key=lambda pair: pair[0])
-    return root_of(found, len(found))

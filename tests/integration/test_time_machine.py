@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from autosync.errors import ConfigError
 from autosync.ports import Commit
 from autosync.records import canonical
-from flows.operations.restore import stored_at, write_collection
+from blocks.repository.copy import stored_at
+from flows.operations.restore import write_collection
 from flows.stages.mirror import mirror
 from flows.stages.push import open_remote, push
 from tests.pipeline import Pipeline
