@@ -40,7 +40,7 @@ test-performance: $(STAMP)
 check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy autosync blocks analytics reports flows
+	@$(BIN)/mypy autosync blocks analytics reports flows tests
 	@$(BIN)/lint-imports
 
 format: $(STAMP)

@@ -6,10 +6,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("dev", max_examples=30, stateful_step_count=12, **COMMON)
-settings.register_profile("ci", max_examples=30, stateful_step_count=12, derandomize=True, **COMMON)
-settings.register_profile("soak", max_examples=1000, stateful_step_count=30, **COMMON)
+COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+settings.register_profile("dev", COMMON, max_examples=30, stateful_step_count=12)
+settings.register_profile("ci", COMMON, max_examples=30, stateful_step_count=12, derandomize=True)
+settings.register_profile("soak", COMMON, max_examples=1000, stateful_step_count=30)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 for name in [name for name in os.environ if name.startswith(("AUTOSYNC_", "PREFECT_", "GIT_"))]:

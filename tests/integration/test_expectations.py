@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil  # type: ignore[import-untyped]  # has no types
+import psutil
 import pytest
 
 from autosync.errors import ConfigError, RemoteUnavailable

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -179,7 +180,7 @@ def test_a_file_whose_rows_were_forgotten_is_read(place: Pipeline) -> None:
     """What something else changed in the store is looked at again, in the files that it came from."""
     with place.space.database() as db, transaction(db):
         rec = db.execute("SELECT rec FROM record WHERE id = '0x'").fetchone()[0]
-        batches.forget_rows(db, "things", [rec])
+        batches.forget_rows(db, "things", np.array([rec], np.int64))
     write_secretly(place.folder / "things" / "a.json", '"v": 1', '"v": 8')
     write_secretly(place.folder / "things" / "deep" / "c.json", '"v": 1', '"v": 8')
     place.run()

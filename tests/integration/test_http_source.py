@@ -43,6 +43,7 @@ class Site:
 @contextmanager
 def listening() -> Iterator[Site]:
     """A site on a free loopback port."""
+    site: Site
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -145,7 +145,7 @@ def test_a_bad_version_is_left_out_and_named(place: Pipeline, tmp_path: Path) ->
     """A version that is cut off, empty, no UTF-8, a folder or without the array changes nothing; the rest goes on."""
     good, better = body(row("a"), row("b")), body(row("b", 1))
     bad = [good[:-3], b"", b'[{"id": "\xff"}]', '[{"id": "a"}]'.encode("utf-16"), b'{"x": [1]} trailing', b"7"]
-    steps: list[dict[str, bytes | None]] = [{"data.json": good}, *({"data.json": data} for data in bad)]
+    steps: list[dict[str, bytes | None]] = [{"data.json": data} for data in (good, *bad)]
     steps += [{"data.json": None, "data.json/x": b"1"}, {"data.json/x": None, "data.json": better}]
     commits = write_history(tmp_path / "r", [(T + n, files) for n, files in enumerate(steps)])
     done = bring(place, tmp_path / "r")
@@ -483,7 +483,7 @@ ROWS = st.fixed_dictionaries(
     optional={"n": st.one_of(st.integers(-2, 2), st.just({"x": [1]})), "t": st.sampled_from(["", "✓"])},
 )
 FILES = st.one_of(
-    st.lists(ROWS, max_size=5, unique_by=lambda one: one["id"]),
+    st.lists(ROWS, max_size=5, unique_by=lambda row: str(row["id"])),
     st.sampled_from([b"{", b"", None, b'{"a": 1}\n[', b'[{"id":"a"},{"id":"a","n":1}]', b'[{"id":"b","n":01}]']),
 )
 STEPS = st.lists(st.tuples(FILES, st.sampled_from([None, 1, 2]), st.integers(-5, 50)), min_size=1, max_size=12)

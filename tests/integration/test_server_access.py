@@ -124,6 +124,12 @@ def test_a_page_of_another_origin_gets_nothing(service: Service, browser: Browse
     assert service.post("/flow_runs/count", {}) == before
 
 
+def login(service: Service) -> tuple[str, str]:
+    """User name and password of the server's secret."""
+    user, password = service.secret.split(":", 1)
+    return user, password
+
+
 def test_every_call_of_the_api_asks_for_the_secret(service: Service) -> None:
     """Without the secret, or with a wrong one, every route answers 401; only the liveness probes are open."""
     with httpx.Client(base_url=ui(service, "127.0.0.1"), trust_env=False) as client:
@@ -141,7 +147,7 @@ def test_every_call_of_the_api_asks_for_the_secret(service: Service) -> None:
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:4200", "127.0.0.1.evil.example", "localhost.", "[::2]"])
 def test_other_names_are_refused(service: Service, host: str) -> None:
     """A name elsewhere that points to this machine (DNS rebinding) gets nothing, the secret given or not."""
-    auth = tuple(service.secret.split(":", 1))
+    auth = login(service)
     for path in ("/api/health", "/api/admin/version", "/", "/ui-settings"):
         answer = httpx.get(ui(service, "127.0.0.1") + path, headers={"host": host}, auth=auth, trust_env=False)
         assert answer.status_code == 400 and "3.8" not in answer.text
@@ -150,7 +156,7 @@ def test_other_names_are_refused(service: Service, host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
 def test_loopback_names_are_answered(service: Service, host: str) -> None:
     """Each name of this machine works with its secret."""
-    port, auth = urlsplit(str(service.api)).port, tuple(service.secret.split(":", 1))
+    port, auth = urlsplit(str(service.api)).port, login(service)
     for name in (host, f"{host}:{port}"):
         address = f"{ui(service, '127.0.0.1')}/api/admin/version"
         assert httpx.get(address, headers={"host": name}, auth=auth, trust_env=False).status_code == 200
@@ -162,9 +168,9 @@ def test_cors_admits_only_the_own_pages(service: Service) -> None:
 
     def admitted(origin: str) -> str | None:
         headers = {"origin": origin, "access-control-request-method": "POST"}
-        return httpx.options(f"{service.api}/flow_runs/filter", headers=headers, trust_env=False).headers.get(
-            "access-control-allow-origin"
-        )
+        response = httpx.options(f"{service.api}/flow_runs/filter", headers=headers, trust_env=False)
+        origins: str | None = response.headers.get("access-control-allow-origin")
+        return origins
 
     for origin in ("https://evil.example", "http://localhost:1", "null", f"https://localhost:{port}"):
         assert admitted(origin) is None

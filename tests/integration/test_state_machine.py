@@ -269,7 +269,8 @@ def test_a_run_that_dies_before_any_of_its_writes_is_caught_up(tmp_path: Path) -
     plain.configure(guard={"max_delete": 1.0})
     plain.write([{"id": "a"}, {"id": "b"}])
     plain.run()
-    first, second = [{"id": "a"}, {"id": "b"}], [{"id": "b", "n": 1}, {"id": "c"}]
+    first: list[dict[str, Any]] = [{"id": "a"}, {"id": "b"}]
+    second: list[dict[str, Any]] = [{"id": "b", "n": 1}, {"id": "c"}]
     writes = 0
     while writes < 500:
         place = Pipeline(tmp_path / f"{writes + 1}")

@@ -10,6 +10,7 @@ import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from autosync.retention import DAY
 from blocks.store import compaction, history, ledger
@@ -30,7 +31,7 @@ def measure(folder: Path, records: int, syncs: int, changes: int) -> list[str]:
     place, chance = Pipeline(folder), random.Random(1)
     place.configure()
     (folder / "autosync.toml").open("a").write("[retention]\ndays = 7\ndaily = 14\n")
-    rows = [{"id": f"k{n}", "n": 0, "text": "x" * 200} for n in range(records)]
+    rows: list[dict[str, Any]] = [{"id": f"k{n}", "n": 0, "text": "x" * 200} for n in range(records)]
     for number in range(syncs):
         for row in chance.sample(rows, changes):
             row["n"] += 1
@@ -40,14 +41,14 @@ def measure(folder: Path, records: int, syncs: int, changes: int) -> list[str]:
     versions = space.home.mirror / "things" / "versions"
     with space.database() as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (row,) = history.collections(db)
+        (collection,) = history.collections(db)
         token = ledger.grant(db, "source things", "compact", now=now())
         sizes = space.home.database.stat().st_size, size(versions)
     grant = Grant(place="source things", token=token, lease="", state_version=0)
     said = [f"{records:,} records, {syncs:,} syncs of {changes:,} changes over {syncs / A_DAY:.0f} days"]
     for label in ("first", "again"):
         clock = time.perf_counter()
-        done = compact_collection(space, row, grant)
+        done = compact_collection(space, collection, grant)
         said.append(
             f"{label}: {time.perf_counter() - clock:.2f} s; {describe(done)}; file {done.freed:,} bytes smaller"
         )
@@ -56,7 +57,7 @@ def measure(folder: Path, records: int, syncs: int, changes: int) -> list[str]:
         db.execute("VACUUM")
         said.append(f"VACUUM alone: {time.perf_counter() - clock:.2f} s")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        left = len(compaction.points(db, row["collection"]))
+        left = len(compaction.points(db, collection["collection"]))
     said.append(f"database {sizes[0]:,} -> {space.home.database.stat().st_size:,} bytes, {left:,} points")
     said.append(f"versions {sizes[1]:,} -> {size(versions):,} bytes, {len(list(versions.iterdir())):,} files")
     return said

@@ -87,7 +87,8 @@ def traced(service: Service, source: str) -> dict[str, Any]:
     clock = time.perf_counter()
     said = subprocess.run(command, env=service.environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     seconds = time.perf_counter() - clock
-    run, found = json.loads(said)["runs"][0], json.loads(notes.read_text())
+    run: dict[str, Any] = json.loads(said)["runs"][0]
+    found: dict[str, Any] = json.loads(notes.read_text())
     waited = sum(wait["seconds"] for wait in found["waits"])
     in_stages = sum(stage["seconds"] for stage in run["stages"])
     return found | {

@@ -80,7 +80,7 @@ def upsert_all(folder: Path, source: Path) -> dict[str, Any]:
 
     clock = time.perf_counter()
     with source.open("rb") as handle:
-        Database(folder / "upsert.db")["t"].upsert_all((json.loads(line) for line in handle), pk="id")
+        Database(folder / "upsert.db").table("t").upsert_all((json.loads(line) for line in handle), pk="id")
     return {"parts": {"upsert_all": time.perf_counter() - clock}}
 
 

@@ -23,7 +23,8 @@ values: Any = st.recursive(
     max_leaves=8,
 )
 records = st.lists(st.dictionaries(texts, values, max_size=4) | values, max_size=30)
-layouts = st.sampled_from([{"indent": 1}, {"indent": None}, {"separators": (",", ":")}, {"ensure_ascii": False}])
+LAYOUTS: list[dict[str, Any]] = [{"indent": 1}, {"indent": None}, {"separators": (",", ":")}, {"ensure_ascii": False}]
+layouts = st.sampled_from(LAYOUTS)
 around = st.dictionaries(texts.filter("rows".__ne__), values, max_size=3)
 
 

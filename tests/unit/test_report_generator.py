@@ -6,7 +6,9 @@ import random
 import re
 from dataclasses import replace
 from html import unescape
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -38,7 +40,7 @@ def empty() -> ReportValues:
     return ReportValues(generated=NOW, since=NOW - 7 * DAY, until=NOW, kpis=kpis)
 
 
-def runs(days: int = 30) -> pd.DataFrame:
+def runs(days: int = 30) -> list[dict[str, Any]]:
     """Runs of four sources every two hours; the last source has been silent for three days."""
     chance = random.Random(11)
     rows = []
@@ -52,21 +54,29 @@ def runs(days: int = 30) -> pd.DataFrame:
             ended = started + chance.lognormvariate(0.7, 0.5)
             rows.append((source, outcome, started, ended, started - 1, chance.randrange(2), *counts))
     names = ["source", "outcome", "started", "ended", "scheduled", "retries", "inserted", "updated", "deleted"]
-    return pd.DataFrame(rows, columns=[*names, "quarantined"])
+    return [dict(zip([*names, "quarantined"], row, strict=True)) for row in rows]
+
+
+def as_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Runs as the analytics take them."""
+    return pd.DataFrame(rows)
 
 
 def busy() -> ReportValues:
     """A month of a team with four sources, of which two are in trouble."""
-    frame = runs()
+    rows = runs()
+    frame = as_frame(rows)
     known = pd.DataFrame([(name, *LIMITS[name]) for name in SOURCES], columns=["source", "warn_after", "error_after"])
-    last = frame.sort_values("started").groupby("source", sort=False).tail(1).itertuples()
+    last = {str(row["source"]): row for row in sorted(rows, key=itemgetter("started"))}
     return replace(
         empty(),
         since=NOW - 30 * DAY,
         kpis=track(frame, known, NOW),
         feedback=analyze({"reverted": Count(1, 60), "failed_run": Count(50, 1400), "hand_fixed": Count(3, 60)}),
-        days=per_day(frame.to_dict("records"), NOW - 30 * DAY, NOW),
-        last_runs=tuple(LastRun(str(r.source), r.started, str(r.outcome), r.ended - r.started) for r in last),
+        days=per_day(rows, NOW - 30 * DAY, NOW),
+        last_runs=tuple(
+            LastRun(name, row["started"], row["outcome"], row["ended"] - row["started"]) for name, row in last.items()
+        ),
         failures=_failures(),
         changes=_changes(),
         commits=tuple(
