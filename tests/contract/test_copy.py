@@ -223,7 +223,7 @@ def harm(history: History, name: CopyName) -> None:
         assert head is not None
         changed = {"things/records.jsonl": b'{"id":"a","n":5}\n', "things/manifest.json": files["things/manifest.json"]}
         changed["things/manifest.json"] += b"\n"
-        remote.commit(Commit("edited", tuple(head.trailers.items()), changed, time=head.time), parent=head.sha)
+        remote.commit(Commit("edited", tuple(head.trailers.items()), changed.items(), time=head.time), parent=head.sha)
 
 
 def test_what_somebody_changed_has_another_root(history: History, name: CopyName) -> None:
