@@ -19,13 +19,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from autosync import attention
+
 __all__ = ["Dora", "Downtime", "Freshness", "Kpis", "Median", "Ratio", "Report", "series", "track"]
 
-Status = Literal["fresh", "warn", "error", "unknown"]
-STATUSES: tuple[Status, ...] = ("fresh", "unknown", "warn", "error")  # best to worst
+STATUSES: tuple[attention.Freshness, ...] = ("fresh", "unknown", "warn", "error")  # best to worst
 DAY = 86400.0
 Z = 1.959964
-GOOD, BAD = frozenset({"changed", "unchanged"}), frozenset({"refused", "failed"})
+GOOD, BAD = frozenset(attention.GOOD), frozenset(attention.BAD)
 COUNTS = ("retries", "inserted", "updated", "deleted", "quarantined")
 LIMITS = ("source", "warn_after", "error_after")
 COLUMNS = ("source", "outcome", "started", "ended", "scheduled", *COUNTS)
@@ -55,10 +56,10 @@ class Median:
 
 @dataclass(frozen=True)
 class Freshness:
-    """Age of the newest successful run's end against the limits; unknown without either. Total: the worst."""
+    """Age of the newest successful run's end against the limits; unknown without one. Total: the worst."""
 
     seconds: float | None
-    status: Status
+    status: attention.Freshness
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,9 @@ def _freshness(runs: Sequence[_Run], limits: tuple[float, float], now: float) ->
     good = [run.over for run in runs if run.outcome in GOOD]
     if not good:
         return Freshness(None, "unknown")
-    age, (warn, error) = max(0.0, now - max(good)), limits
-    limitless = math.isnan(warn) and math.isnan(error)
-    return Freshness(age, "unknown" if limitless else "error" if age > error else "warn" if age > warn else "fresh")
+    age = max(0.0, now - max(good))
+    warn, error = (None if math.isnan(limit) else limit for limit in limits)
+    return Freshness(age, attention.freshness(age, warn, error))
 
 
 def _worst(each: Sequence[Freshness]) -> Freshness:

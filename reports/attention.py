@@ -1,17 +1,15 @@
-"""What needs attention: the worst first, each with what to do; and the one status that follows from it."""
+"""What needs attention, in the report's words: the worst first, each with what to do; and the one status of all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analytics.kpi_tracker import Kpis
-from reports.report_values import Anomaly, Failure, Quarantined, ReportValues, Status
+from autosync.attention import ORDER, Concern, SourceFacts, Status, concerns, source_status, split_error, worst
+from reports.report_values import Anomaly, Failure, Quarantined, ReportValues
 from reports.signs import clean, isolated
 from reports.words import Words
 
-__all__ = ["Point", "points", "source_status", "worst"]
-
-ORDER: tuple[Status, ...] = ("ok", "unknown", "warning", "error")
+__all__ = ["Point", "error_and_todo", "overall", "points"]
 
 
 @dataclass(frozen=True)
@@ -26,68 +24,42 @@ class Point:
 
 def points(values: ReportValues, say: Words) -> tuple[Point, ...]:
     """Everything that needs attention: errors first, then warnings."""
-    failing = _failing(values)
-    found = [_failed(failure) for failure in failing.values()]
-    found += [
-        point
-        for kpis in values.kpis.sources
-        if kpis.source not in failing and (point := _source(kpis, say)) is not None
-    ]
-    found += [_waiting(rows, say) for rows in values.quarantine]
-    found += [_unusual(anomaly, say) for anomaly in values.anomalies]
-    return tuple(sorted(found, key=lambda point: -ORDER.index(point.status)))
+    present = [_source(facts, concern, say) for facts in values.states for concern in concerns(facts)]
+    present += [_rejected(rows, say) for rows in values.quarantine]
+    if values.waiting:
+        todo = isolated("autosync health", say.direction)
+        what = say("notices_wait", n=say.number(values.waiting))
+        present.append(Point("warning", "", what, say("do_look", command=todo)))
+    present += [_unusual(anomaly, say) for anomaly in values.anomalies]
+    return tuple(sorted(present, key=lambda point: -ORDER.index(point.status)))
 
 
-def worst(values: ReportValues, found: tuple[Point, ...]) -> Status:
-    """The worst status of all; `unknown` when nothing ran and nothing is wrong."""
-    if found:
-        return max((point.status for point in found), key=ORDER.index)
-    return "ok" if values.kpis.total.runs else "unknown"
-
-
-def source_status(kpis: Kpis, values: ReportValues) -> Status:
-    """The worst of a source's failures and freshness; a failure with a retry on its way is a warning."""
-    found: list[Status] = [_weight(one) for source, one in _failing(values).items() if source == kpis.source]
-    fresh: dict[str, Status] = {"fresh": "ok", "warn": "warning", "error": "error"}
-    found.append(fresh.get(kpis.freshness.status, "ok" if kpis.success.count else "unknown"))
-    if kpis.success.total and not kpis.success.count:
-        found.append("warning")
-    return max(found, key=ORDER.index)
+def overall(values: ReportValues, present: tuple[Point, ...]) -> Status:
+    """The worst status of all points and sources."""
+    return worst([point.status for point in present] + [source_status(facts) for facts in values.states])
 
 
 def error_and_todo(failure: Failure) -> tuple[str, str]:
     """What happened and what to do, which the error's own text may say."""
-    error, _, todo = failure.error.partition(" What to do: ")
-    return (error, failure.todo or todo.removesuffix(".")) if todo else (failure.error, failure.todo)
+    error, todo = split_error(failure.error)
+    return (error, failure.todo or todo) if todo else (failure.error, failure.todo)
 
 
-def _failing(values: ReportValues) -> dict[str, Failure]:
-    """Each source's newest failure that is not resolved."""
-    return {one.source: one for one in reversed(values.failures) if one.state != "resolved"}
+def _source(facts: SourceFacts, concern: Concern, say: Words) -> Point:
+    status, name = concern.status, facts.source
+    match concern.kind:
+        case "failing":
+            error, todo = split_error(facts.error or "")
+            return Point(status, name, clean(error), clean(todo) or "autosync status")
+        case "late":
+            todo = say("do_run", command=isolated(f"autosync run {name}", say.direction))
+            return Point(status, name, say("is_late", age=say.duration(facts.success_age)), todo)
+        case "long run":
+            todo = say("do_look", command=isolated("autosync status", say.direction))
+            return Point(status, name, say("runs_long", age=say.duration(facts.running_age)), todo)
 
 
-def _weight(failure: Failure) -> Status:
-    weights: dict[str, Status] = {"open": "error", "retrying": "warning", "resolved": "ok"}
-    return weights[failure.state]
-
-
-def _failed(failure: Failure) -> Point:
-    error, todo = error_and_todo(failure)
-    return Point(_weight(failure), failure.source, clean(error), clean(todo) or "autosync status")
-
-
-def _source(kpis: Kpis, say: Words) -> Point | None:
-    name, fresh = kpis.source or "", kpis.freshness
-    todo = say("do_run", command=isolated(f"autosync run {name}", say.direction))
-    if fresh.status in ("warn", "error"):
-        status: Status = "error" if fresh.status == "error" else "warning"
-        return Point(status, name, say("is_late", age=say.duration(fresh.seconds)), todo)
-    if kpis.success.total and not kpis.success.count:
-        return Point("warning", name, say("never"), todo)
-    return None
-
-
-def _waiting(rows: Quarantined, say: Words) -> Point:
+def _rejected(rows: Quarantined, say: Words) -> Point:
     todo = say("do_look", command=isolated("autosync quarantine list", say.direction))
     reason = isolated(rows.reason, say.direction)
     return Point("warning", rows.source, say("rows_wait", n=say.number(rows.rows), reason=reason), todo)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from reports.attention import source_status
+from autosync.attention import source_status
 from reports.report_values import Day, ReportValues
 from reports.signs import clean
 from reports.words import NOTHING, Language, Words
@@ -42,7 +42,7 @@ Chart = Any  # Altair's chart classes share no base that types help with
 def chart_names(values: ReportValues) -> tuple[str, ...]:
     """The charts that these values give."""
     names: tuple[str, ...] = ()
-    if any(kpis.freshness.seconds is not None for kpis in values.kpis.sources):
+    if any(facts.success_age is not None for facts in values.states):
         names = ("freshness",)
     if any(day.runs for day in values.days):
         names += ("runs", "durations", "changes")
@@ -250,17 +250,16 @@ def _freshness(values: ReportValues, say: Words) -> Chart:
 
 def _ages(values: ReportValues, say: Words) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each source's age and each of its limits; the sources' names, the stalest first."""
-    known = [kpis for kpis in values.kpis.sources if kpis.freshness.seconds is not None]
-    known.sort(key=lambda kpis: -(kpis.freshness.seconds or 0))
+    known = [(facts.success_age, facts) for facts in values.states if facts.success_age is not None]
+    known.sort(key=lambda row: -row[0])
     rows: list[dict[str, Any]] = []
     names: list[str] = []
-    for kpis in known[:MOST_SOURCES]:
-        name = clean(kpis.source or NOTHING, MOST_NAME)
+    for age, facts in known[:MOST_SOURCES]:
+        name = clean(facts.source or NOTHING, MOST_NAME)
         names.append(name if name not in names else f"{name} ({len(names)})")
-        age = kpis.freshness.seconds or 0
-        for kind, limit in zip(("limit_warn", "limit_error"), values.limits.get(kpis.source or "", ()), strict=False):
+        for kind, limit in zip(("limit_warn", "limit_error"), values.limits.get(facts.source, ()), strict=False):
             if limit is not None and limit > 0:
                 rows.append({"source": names[-1], "kind": say(kind), "seconds": limit, "text": None})
-        kind = source_status(kpis, values)
+        kind = source_status(facts)
         rows.append({"source": names[-1], "kind": say(kind), "seconds": max(age, 1), "text": say.duration(age)})
     return rows, names

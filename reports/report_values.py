@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from autosync.attention import SourceFacts, Status
+
 if TYPE_CHECKING:
     from analytics.feedback_analyzer import Feedback
     from analytics.kpi_tracker import Report
@@ -26,7 +28,6 @@ __all__ = [
 
 DAY = 86_400
 MOST_DAYS = 366
-Status = Literal["ok", "unknown", "warning", "error"]
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,9 @@ class Anomaly:
 class ReportValues:
     """Everything a report says. Lists are newest first, `days` oldest first.
 
-    limits: a source's (warn, error) limits in seconds, None for one that is not set. title: empty
-    for the language's own.
+    states: how each configured source stands. waiting: notices that were not delivered yet.
+    limits: a source's (warn, error) limits in seconds, None for one that is not set.
+    title: empty for the language's own.
     """
 
     generated: float
@@ -140,6 +142,8 @@ class ReportValues:
     title: str = ""
     feedback: Feedback | None = None
     days: tuple[Day, ...] = ()
+    states: tuple[SourceFacts, ...] = ()
+    waiting: int = 0
     last_runs: tuple[LastRun, ...] = ()
     failures: tuple[Failure, ...] = ()
     changes: tuple[Change, ...] = ()

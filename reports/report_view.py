@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analytics.kpi_tracker import Kpis, Median, Ratio
-from reports.attention import Point, error_and_todo, points, source_status, worst
+from autosync.attention import Status, source_status
+from reports.attention import Point, error_and_todo, overall, points
 from reports.charts import chart_names
-from reports.report_values import ReportValues, Status
+from reports.report_values import ReportValues
 from reports.signs import MOST_ID, MOST_TEXT, clean
 from reports.words import NOTHING, Language, Words
 
@@ -74,8 +75,8 @@ def page(values: ReportValues, language: Language) -> Page:
         clean(values.title) or say("report"),
         say("to", a=say.moment(values.since, year=True), b=f"{say.moment(values.until, year=True)} UTC"),
         f"{say.moment(values.generated, year=True)} UTC",
-        worst(values, found),
-        _verdict(worst(values, found), found, say),
+        overall(values, found),
+        _verdict(overall(values, found), found, say),
         tuple(section for section in sections if section is not None),
         {word: say(word) for word in needed},
     )
@@ -142,13 +143,13 @@ def _sources(values: ReportValues, say: Words) -> Section:
     columns += _columns(say, ("outcome", "word", 0.9), ("age", "word", 1.1), ("limits", "word", 1.3))
     last = {run.source: run for run in values.last_runs}
     rows = []
-    for kpis in values.kpis.sources:
-        name = kpis.source or ""
+    for facts in values.states:
+        name = facts.source
         run = last.get(name)
         outcome = NOTHING if run is None else _outcome(run.outcome, say)
         started = say.moment(run.started if run else None)
         limits = " / ".join(say.duration(limit) for limit in values.limits.get(name, (None, None)))
-        rows.append((source_status(kpis, values), name, started, outcome, say.duration(kpis.freshness.seconds), limits))
+        rows.append((source_status(facts), name, started, outcome, say.duration(facts.success_age), limits))
     rows.sort(key=lambda row: SEVERITY.index(row[0]))
     charts = [name for name in ("freshness",) if name in chart_names(values)]
     return _table("sources", say, columns, rows, most=SOURCES, empty="sources_none", charts=charts)

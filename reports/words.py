@@ -148,6 +148,11 @@ _BOTH: dict[str, tuple[str, str]] = {
     # what needs attention
     "is_late": ("last success {age} ago, past its limit", "آخرین موفقیت {age} پیش، بیش از مهلت"),
     "never": ("never succeeded", "هرگز موفق نبوده است"),
+    "runs_long": (
+        "a run has not ended for {age}; if its program is gone, the next run goes on from there",
+        "اجرایی {age} است که پایان نیافته؛ اگر برنامه‌اش بسته شده، اجرای بعدی از همان‌جا ادامه می‌دهد",
+    ),
+    "notices_wait": ("Notices that wait for delivery: {n}", "اعلان‌های در انتظار ارسال: {n}"),
     "rows_wait": ("{n} rows wait in quarantine: {reason}", "{n} ردیف در قرنطینه: {reason}"),
     "is_unusual": (
         "{series} was {value}, expected {low} to {high}",

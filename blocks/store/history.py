@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
+from autosync.attention import GOOD
 from blocks.store.schema import Db
 
 Row = dict[str, Any]
 Changes = dict[str, tuple[bool, bytes | None]]
 REBUILT = "rebuild"
+RunKind = Literal["any", "finished", "succeeded"]
+RUN_KINDS: dict[RunKind, str] = {
+    "any": "1 = 1",
+    "finished": "ended IS NOT NULL",
+    "succeeded": f"outcome IN {GOOD}",
+}
 
 
 def rows(db: Db, sql: str, parameters: list[Any] | tuple[Any, ...] = ()) -> list[Row]:
@@ -144,6 +151,16 @@ def runs(db: Db, source: str | None = None, *, since: float = 0, limit: int = 10
         "SELECT * FROM run WHERE (? IS NULL OR source = ?) AND started >= ? ORDER BY started DESC LIMIT ?",
         [source, source, since, limit],
     )
+
+
+def newest_run(db: Db, source: str, kind: RunKind = "any", *, columns: str = "SELECT * FROM run") -> Row | None:
+    """A source's newest run of a kind, in the order in which runs began.
+
+    Args:
+        columns: What to read of it: SQL of ours up to FROM run.
+    """
+    sql = f"{columns} WHERE source = ? AND {RUN_KINDS[kind]} ORDER BY started DESC LIMIT 1"
+    return next(iter(rows(db, sql, [source])), None)
 
 
 def stages(db: Db, run: str) -> list[Row]:

@@ -83,10 +83,12 @@ class Reader:
         """One run, or None."""
         return next(iter(self.rows(f"{RUN} WHERE run = ?", [run])), None)
 
-    def newest_run(self, source: str, condition: str = "1 = 1") -> Row | None:
-        """A source's newest run for which an SQL condition of ours holds."""
-        sql = f"{RUN} WHERE source = ? AND {condition} ORDER BY started DESC LIMIT 1"
-        return next(iter(self.rows(sql, [source])), None)
+    def newest_run(self, source: str, kind: history.RunKind = "any") -> Row | None:
+        """A source's newest run of a kind."""
+        if not self.exists():
+            return None
+        with explained(self.path):
+            return history.newest_run(self._db(), source, kind, columns=RUN)
 
     def stages(self, run: str) -> list[Row]:
         """The stages of a run in order."""

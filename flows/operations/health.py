@@ -8,20 +8,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from autosync import attention
 from autosync.block_settings import EMAIL, SLACK
 from autosync.errors import AutoSyncError
 from autosync.ports import Notifier
 from blocks.store import history, ledger
 from flows.operations.backups import open_target
 from flows.operations.copies import MIRROR, STORE, open_copy
-from flows.operations.status import describe_status, waiting_text
+from flows.operations.status import all_facts, waiting_text
 from flows.stages.ingest import request_headers
 from flows.stages.notify import open_email, open_slack
 from flows.stages.push import open_remote
-from flows.workspace import Space
+from flows.workspace import Space, now
 
 Status = Literal["ok", "warning", "error", "off"]
 LOW_DISK_SHARE, LOW_DISK_BYTES = 0.05, 500_000_000
@@ -140,12 +141,20 @@ def check_freshness(space: Space) -> Found:
     """Every source was synced within its limits, and its last run was good."""
     if not space.home.database.exists():
         return "off", "nothing was synced yet"
-    sources = describe_status(space)["sources"]
-    bad = [row["source"] for row in sources if row["freshness"] == "error" or row["outcome"] in ("failed", "refused")]
-    late = [row["source"] for row in sources if row["freshness"] in ("warn", "unknown") and row["source"] not in bad]
-    if bad:
+    with space.database(read_only=True) as db:
+        sources = all_facts(db, space.settings.source, now())
+    judged = {facts.source: worst_concern(facts) for facts in sources}
+    named = {status: [name for name, own in judged.items() if own == status] for status in judged.values()}
+    if bad := named.get("error"):
         return "error", f"stale or failing: {', '.join(bad)}"
-    return ("warning", f"late: {', '.join(late)}") if late else ("ok", f"{len(sources)} sources")
+    labels: dict[attention.Status, str] = {"warning": "late, or being tried again", "unknown": "not synced yet"}
+    text = "; ".join(f"{label}: {', '.join(named[status])}" for status, label in labels.items() if status in named)
+    return ("warning", text) if text else ("ok", f"{len(sources)} sources")
+
+
+def worst_concern(facts: attention.SourceFacts) -> attention.Status:
+    """The worst of a source's runs and freshness; its quarantine is no module's."""
+    return attention.source_status(replace(facts, quarantined=0))
 
 
 def examine(space: Space) -> list[Health]:

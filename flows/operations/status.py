@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from autosync.attention import BAD, SourceFacts, freshness
+from autosync.settings import Source
 from blocks.sources.files import left_out
 from blocks.store import batches, history, ledger
+from blocks.store.schema import Db
 from flows.workspace import Space, now
+
+
+def source_facts(db: Db, source: Source, time: float, quarantined: int) -> SourceFacts:
+    """How a source stands at a time (Unix seconds), as its runs tell."""
+    last, finished = history.newest_run(db, source.name), history.newest_run(db, source.name, "finished")
+    success = history.newest_run(db, source.name, "succeeded")
+    age = None if success is None else max(0.0, time - success["ended"])
+    failed = finished is not None and finished["outcome"] in BAD
+    return SourceFacts(
+        source=source.name,
+        freshness=freshness(age, source.freshness.warn_after, source.freshness.error_after),
+        success_age=age,
+        finished=finished is not None,
+        error=(finished["error"] or finished["outcome"]) if finished and failed else None,
+        running_age=time - last["started"] if last and last["ended"] is None else None,
+        quarantined=quarantined,
+    )
+
+
+def all_facts(db: Db, sources: list[Source], time: float) -> list[SourceFacts]:
+    """How every source stands at a time (Unix seconds)."""
+    counts = Counter(row["source"] for row in ledger.open_items(db))
+    return [source_facts(db, source, time, counts[source.name]) for source in sources]
 
 
 def describe_status(here: Space) -> dict[str, Any]:
     """Everything that `status` shows."""
     with here.database(read_only=True) as db:
-        cursors, items, sources = history.cursors(db), ledger.open_items(db), []
+        cursors, sources = history.cursors(db), []
         counts = {row["name"]: row["records"] for row in history.collections(db)}
-        for source in here.settings.source:
-            last = next(iter(history.runs(db, source.name, limit=1)), None)
-            good = history.rows(
-                db,
-                "SELECT max(ended) AS ended FROM run WHERE source = ? AND outcome IN ('changed', 'unchanged')",
-                [source.name],
-            )[0]["ended"]
-            since = None if good is None else now() - good
-            limits = source.freshness
+        states = all_facts(db, here.settings.source, now())
+        for source, facts in zip(here.settings.source, states, strict=True):
+            last = history.newest_run(db, source.name)
             sources.append(
                 {
                     "source": source.name,
                     "last_run": last and last["started"],
                     "outcome": last and last["outcome"],
                     "error": last and last["error"],
-                    "age": since,
-                    "freshness": freshness(since, limits.warn_after, limits.error_after),
+                    "age": facts.success_age,
+                    "freshness": facts.freshness,
                     "records": counts.get(source.into, 0),
                     "left_out": left_out(batches.state(db, source.name).fingerprint),
-                    "quarantine": sum(item["source"] == source.name for item in items),
+                    "quarantine": facts.quarantined,
                     "cursors": [cursor for cursor in cursors if cursor["collection"] == source.into],
                 }
             )
         return {"sources": sources, "locks": history.locks(db), "waiting": ledger.waiting(db)}
-
-
-def freshness(since: float | None, warn: float | None, error: float | None) -> str:
-    """fresh, warn, error or unknown, from the age of the newest successful run in seconds."""
-    if since is None:
-        return "unknown"
-    if error is not None and since > error:
-        return "error"
-    return "warn" if warn is not None and since > warn else "fresh"
 
 
 def waiting_text(count: int, error: str) -> str:

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
+from autosync.attention import freshness
 from autosync.errors import ConfigError
 from autosync.ports import Notice
 from autosync.settings import Source
 from blocks.store.reader import Reader
 from flows.log import open_log
-from flows.operations.status import freshness
 from flows.prefect_server import own_server, prepare, running_server
 from flows.temporary_server import is_temporary
 from flows.workspace import Space, now
@@ -91,13 +91,13 @@ class StoreReading:
 
     def _state(self, source: Source, records: int, held: int, behind: Mapping[str, int]) -> reading.SourceState:
         newest, limits = self.reader.newest_run, source.freshness
-        good = newest(source.name, "outcome IN ('changed', 'unchanged')")
+        good = newest(source.name, "succeeded")
         ended = None if good is None else float(good["ended"])
-        since = None if ended is None else now() - ended
+        since = None if ended is None else max(0.0, now() - ended)
         return reading.SourceState(
             source=source.name,
             collection=source.into,
-            freshness=freshness(since, limits.warn_after, limits.error_after),  # type: ignore[arg-type]  # one of four
+            freshness=freshness(since, limits.warn_after, limits.error_after),
             last_success=_time(ended),
             warn_after=limits.warn_after,
             error_after=limits.error_after,
@@ -105,7 +105,7 @@ class StoreReading:
             quarantined=held,
             behind=behind,
             last_run=_run(newest(source.name)),
-            last_finished=_run(newest(source.name, "ended IS NOT NULL")),
+            last_finished=_run(newest(source.name, "finished")),
         )
 
     def refusals(self) -> list[reading.Refusals]:

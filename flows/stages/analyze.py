@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from autosync.attention import BAD, GOOD
 from blocks.store import history, ledger
 from blocks.store.schema import Db
 from flows.operations.describe import describe_change
+from flows.operations.status import all_facts
 from flows.tasks import stage
 from flows.workspace import Space, now
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reports.report_values import Anomaly, Failure, Quarantined, ReportValues
+    from reports.report_values import Anomaly, Failure, LastRun, Quarantined, ReportValues
 
 RUN_COLUMNS = ["source", "started", "ended", "outcome", "retries", "inserted", "updated", "deleted", "quarantined"]
 DAYS = 30.0
@@ -64,7 +66,9 @@ def analyze(space: Space, days: float = DAYS) -> ReportValues:
             kpis=track(frame, source_frame(space), time),
             feedback=feedback({"failed_run": Count(failed, len(ended))}),
             days=per_day(ended, since, time),
-            last_runs=tuple(_last_runs(space, runs)),
+            states=tuple(all_facts(db, space.settings.source, time)),
+            waiting=ledger.waiting(db),
+            last_runs=tuple(_last_runs(db, space)),
             failures=tuple(_failures(runs)),
             changes=tuple(_changes(db)),
             commits=tuple(_commits(ended)),
@@ -74,29 +78,32 @@ def analyze(space: Space, days: float = DAYS) -> ReportValues:
         )
 
 
-def _last_runs(space: Space, runs: Rows) -> Iterator[Any]:
+def _last_runs(db: Db, space: Space) -> Iterator[LastRun]:
     from reports.report_values import LastRun
 
     for source in space.settings.source:
-        row = next((row for row in runs if row["source"] == source.name), None)
+        row = history.newest_run(db, source.name)
         if row is not None:
             seconds = None if row["ended"] is None else row["ended"] - row["started"]
             yield LastRun(source.name, row["started"], row["outcome"], seconds)
 
 
 def _failures(runs: Rows) -> Iterator[Failure]:
-    """Failed and refused runs, newest first; open until a later run of the source succeeded."""
+    """Failed and refused runs, newest first; until a later run of the source succeeded they are open, or being
+    retried while a later one goes on.
+    """
     from reports.report_values import Failure
 
-    resolved = set[str]()
+    states: dict[str, Any] = {}
     for row in runs:
-        if row["outcome"] in ("changed", "unchanged"):
-            resolved.add(row["source"])
-        elif row["outcome"] in ("failed", "refused"):
-            state: Any = "resolved" if row["source"] in resolved else "open"
-            yield Failure(
-                row["source"], row["run"], row["started"], row["error"] or "", outcome=row["outcome"], state=state
-            )
+        source = row["source"]
+        if row["ended"] is None:
+            states.setdefault(source, "retrying")
+        elif row["outcome"] in GOOD:
+            states[source] = "resolved"
+        elif row["outcome"] in BAD:
+            state = states.setdefault(source, "open")
+            yield Failure(source, row["run"], row["started"], row["error"] or "", outcome=row["outcome"], state=state)
 
 
 def _changes(db: Db) -> Iterator[Any]:

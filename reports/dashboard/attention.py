@@ -1,21 +1,17 @@
-"""What needs attention: the worst first, each with what to do; and the one status that follows from it."""
+"""What needs attention, in the pages' words: the worst first, each with what to do; and the one status of all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
-from reports.dashboard.reading import Lock, Reading, Refusals, Run, SourceState
+from autosync import attention
+from autosync.attention import BAD, ORDER, Concern, SourceFacts, Status, concerns, split_error, worst
+from reports.dashboard.reading import Lock, Reading, Refusals, SourceState
 from reports.dashboard.words import Say
 
-__all__ = ["Point", "State", "Status", "look", "source_status", "split_error"]
-
-Status = Literal["ok", "unknown", "warning", "error"]
-ORDER: tuple[Status, ...] = ("ok", "unknown", "warning", "error")
-LONG_RUN = 6 * 3600.0
-BAD = ("failed", "refused")
+__all__ = ["Point", "State", "look", "source_status"]
 
 
 @dataclass(frozen=True)
@@ -46,62 +42,53 @@ class State:
 def look(reading: Reading, say: Say) -> State:
     """Read everything that the overview needs."""
     revision, sources, refusals, waiting = reading.revision(), reading.sources(), reading.refusals(), reading.waiting()
-    found = [point for state in sources for point in _source(state, say)]
+    found = [_source(state, concern, say) for state in sources for concern in concerns(_facts(state))]
     found += [_refused(rows, say) for rows in refusals]
     if waiting:
         found.append(Point("warning", "", say("notices_wait", n=say.number(waiting)), say("do_outbox"), None))
     found.sort(key=lambda point: -ORDER.index(point.status))
-    status = _worst([point.status for point in found] + [source_status(state) for state in sources])
+    status = worst([point.status for point in found] + [source_status(state) for state in sources])
     return State(revision, sources, refusals, reading.locks(), waiting, found, status, _verdict(status, found, say))
 
 
 def source_status(state: SourceState) -> Status:
-    """The worst of a source's last finished run, its freshness and its quarantine."""
-    last = state.last_finished
-    if last is None:
-        return "unknown"
-    fresh: dict[str, Status] = {"fresh": "ok", "warn": "warning", "error": "error", "unknown": "unknown"}
-    found = [fresh[state.freshness] if state.last_success else "warning"]
-    if last.status in BAD:
-        again = state.last_run is not None and state.last_run.status == "running"
-        found.append("warning" if again else "error")
-    if state.quarantined:
-        found.append("warning")
-    return _worst(found)
+    """The worst of a source's runs, its freshness and its quarantine."""
+    return attention.source_status(_facts(state))
 
 
-def split_error(error: str) -> tuple[str, str]:
-    """What happened, and what to do where the error says so."""
-    what, _, todo = error.partition(" What to do: ")
-    return what, todo.removesuffix(".")
-
-
-def _worst(found: Sequence[Status]) -> Status:
-    return max(found, key=ORDER.index, default="unknown")
-
-
-def _source(state: SourceState, say: Say) -> list[Point]:
-    points = []
+def _facts(state: SourceState) -> SourceFacts:
+    """How a source stands now."""
     last, run = state.last_finished, state.last_run
-    if last is not None and last.status in BAD:
-        points.append(_failing(state, last, say))
-    elif last is not None and state.freshness in ("warn", "error") and state.last_success:
-        age = (datetime.now(UTC) - state.last_success).total_seconds()
-        status: Status = "error" if state.freshness == "error" else "warning"
-        todo = say("do_run", command=f"autosync run {state.source}")
-        points.append(Point(status, state.source, say("is_late", age=say.age(age)), todo, last.run))
-    if run is not None and run.status == "running":
-        since = (datetime.now(UTC) - run.started).total_seconds()
-        if since > LONG_RUN:
-            what = say("runs_long", age=say.age(since))
-            points.append(Point("warning", state.source, what, say("do_status"), run.run))
-    return points
+    return SourceFacts(
+        source=state.source,
+        freshness=state.freshness,
+        success_age=_age(state.last_success),
+        finished=last is not None,
+        error=(last.error or last.status) if last and last.status in BAD else None,
+        running_age=_age(run.started) if run and run.status == "running" else None,
+        quarantined=state.quarantined,
+    )
 
 
-def _failing(state: SourceState, last: Run, say: Say) -> Point:
-    what, todo = split_error(last.error or last.status)
-    again = state.last_run is not None and state.last_run.status == "running"
-    return Point("warning" if again else "error", state.source, what, todo or say("do_status"), last.run)
+def _age(time: datetime | None) -> float | None:
+    return None if time is None else (datetime.now(UTC) - time).total_seconds()
+
+
+def _source(state: SourceState, concern: Concern, say: Say) -> Point:
+    facts, last, run = _facts(state), state.last_finished, state.last_run
+    finished = last.run if last else None
+    match concern.kind:
+        case "failing":
+            what, todo = split_error(facts.error or "")
+            return Point(concern.status, state.source, what, todo or say("do_status"), finished)
+        case "late":
+            todo = say("do_run", command=f"autosync run {state.source}")
+            return Point(
+                concern.status, state.source, say("is_late", age=say.age(facts.success_age or 0)), todo, finished
+            )
+        case "long run":
+            what = say("runs_long", age=say.age(facts.running_age or 0))
+            return Point(concern.status, state.source, what, say("do_status"), run.run if run else None)
 
 
 def _refused(rows: Refusals, say: Say) -> Point:

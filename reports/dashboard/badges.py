@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reports.dashboard.attention import Status, source_status
+from autosync.attention import Status
+from reports.dashboard.attention import source_status
 from reports.dashboard.models import Badge
 from reports.dashboard.reading import SourceState
 

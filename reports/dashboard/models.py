@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from reports.dashboard.attention import Point, Status
+from autosync.attention import Status
+from reports.dashboard.attention import Point
 from reports.dashboard.differences import Difference
 from reports.dashboard.reading import (
     Change,

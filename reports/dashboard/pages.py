@@ -13,10 +13,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import RedirectResponse, Response
 
+from autosync.attention import split_error
 from autosync.errors import AutoSyncError
 from reports.dashboard.answers import cursor, position, seq_position
 from reports.dashboard.api import change_rows, source_rows
-from reports.dashboard.attention import look, split_error
+from reports.dashboard.attention import look
 from reports.dashboard.guard import SESSION, SESSION_SECONDS, Access
 from reports.dashboard.models import Time
 from reports.dashboard.reading import ChangeFilter, Op, Reading, Run, RunFilter, RunStatus

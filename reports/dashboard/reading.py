@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from autosync.attention import Freshness
+
 __all__ = [
     "Change",
     "ChangeFilter",
@@ -26,7 +28,6 @@ __all__ = [
 ]
 
 RunStatus = Literal["running", "changed", "unchanged", "refused", "failed"]
-Freshness = Literal["fresh", "warn", "error", "unknown"]
 Op = Literal["insert", "update", "delete"]
 
 

@@ -54,14 +54,9 @@ _BOTH: dict[str, tuple[str, str]] = {
     "yes": ("yes", "بله"),
     "no": ("no", "نه"),
     # attention
-    "notices_wait": ("Notices that wait for delivery: {n}", "اعلان‌های در انتظار ارسال: {n}"),
     "rows_held": ("Rows in quarantine: {n}. {reason}", "ردیف‌های قرنطینه: {n}. {reason}"),
     "do_outbox": ("run: autosync health", "اجرا کنید: autosync health"),
     "do_status": ("run: autosync status", "اجرا کنید: autosync status"),
-    "runs_long": (
-        "a run has not ended for {age}; if its program is gone, the next run goes on from there",
-        "اجرایی {age} است که پایان نیافته؛ اگر برنامه‌اش بسته شده، اجرای بعدی از همان‌جا ادامه می‌دهد",
-    ),
     # overview
     "sources_title": ("Sources", "منبع‌ها"),
     "records": ("Records", "رکوردها"),

@@ -68,10 +68,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with up(Service(folder), "--no-observe") as running:
         address = {PREFECT_API_URL: running.api, PREFECT_API_AUTH_STRING: SecretStr(running.secret)}
         with temporary_settings(address):
-            asyncio.run(SlackWebhook(url="https://hooks.slack.com/services/T/B/x").asave("operations"))
+            asyncio.run(SlackWebhook(url=SecretStr("https://hooks.slack.com/services/T/B/x")).asave("operations"))
             asyncio.run(GitRemote(url=str(folder / "data.git")).asave("mirror"))
             asyncio.run(JsonSource().asave("crm"))
-            asyncio.run(GoogleDrive(token="t", folder_id="f").asave("drive"))
+            asyncio.run(GoogleDrive(token=SecretStr("t"), folder_id="f").asave("drive"))
             yield running
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autosync.attention import split_error
 from autosync.records import canonical
-from reports.dashboard.attention import source_status, split_error
+from reports.dashboard.attention import source_status
 from reports.dashboard.differences import MOST, differences
 from reports.dashboard.numbers import buckets
 from reports.dashboard.pages import _local
@@ -105,7 +106,8 @@ def state(**facts: Any) -> SourceState:
 
 
 FAILED = Run(**{**vars(RUN), "status": "failed", "error": "it broke"})
-RUNNING = Run(**{**vars(RUN), "status": "running"})
+RUNNING = Run(**{**vars(RUN), "status": "running", "started": datetime.now(UTC)})
+ABANDONED = Run(**{**vars(RUN), "status": "running"})
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,7 @@ RUNNING = Run(**{**vars(RUN), "status": "running"})
         ({"last_run": RUNNING, "last_finished": FAILED}, "warning"),
         ({"last_run": FAILED, "last_finished": FAILED, "last_success": None, "freshness": "unknown"}, "error"),
         ({"last_run": RUNNING, "last_finished": None, "last_success": None, "freshness": "unknown"}, "unknown"),
+        ({"last_run": ABANDONED}, "warning"),
     ],
 )
 def test_a_source_is_as_bad_as_its_worst_part(facts: dict[str, Any], status: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from analytics.feedback_analyzer import Count, analyze
 from analytics.kpi_tracker import track
+from autosync.attention import SourceFacts
 from autosync.errors import StoreError
 from reports.report_generator import markdown, write
 from reports.report_values import Anomaly, Change, Commit, Failure, LastRun, Quarantined, ReportValues, per_day
@@ -74,6 +75,12 @@ def busy() -> ReportValues:
         kpis=track(frame, known, NOW),
         feedback=analyze({"reverted": Count(1, 60), "failed_run": Count(50, 1400), "hand_fixed": Count(3, 60)}),
         days=per_day(rows, NOW - 30 * DAY, NOW),
+        states=(
+            SourceFacts("contacts", "fresh", 600.0, finished=True, error=_failures()[1].error, running_age=5.0),
+            SourceFacts("orders", "fresh", 700.0, finished=True, error=ERROR),
+            SourceFacts("فروش‌تهران", "fresh", 800.0, finished=True, quarantined=3),
+            SourceFacts("weather-stations-of-the-northern-region", "error", 3 * DAY, finished=True),
+        ),
         last_runs=tuple(
             LastRun(name, row["started"], row["outcome"], row["ended"] - row["started"]) for name, row in last.items()
         ),
@@ -178,6 +185,7 @@ def test_text_from_data_stays_text(id: str, error: str, subject: str) -> None:
     """Whatever ids, errors and subjects hold, tables keep their cells, and nothing becomes markup or HTML."""
     values = replace(
         empty(),
+        states=(SourceFacts(id, "unknown", finished=True, error=error),),
         failures=(Failure(id, "run", NOW, error),),
         changes=(Change(1, NOW, "c", id, "update", subject),),
         commits=(Commit("0" * 40, NOW, id, subject),),
@@ -185,6 +193,7 @@ def test_text_from_data_stays_text(id: str, error: str, subject: str) -> None:
     )
     plain = replace(
         values,
+        states=(SourceFacts("a", "unknown", finished=True, error="a"),),
         failures=(Failure("a", "run", NOW, "a"),),
         changes=(Change(1, NOW, "c", "a", "update", "a"),),
         commits=(Commit("0" * 40, NOW, "a", "a"),),
