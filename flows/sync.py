@@ -14,12 +14,12 @@ from prefect.states import Completed, Failed
 from autosync.errors import AutoSyncError
 from flows.artifacts import publish
 from flows.log import event, mask, open_log
+from flows.operations.overrides import Instead, Replay, Restored
 from flows.run_result import Outcome, begin, finish, pending
 from flows.stages.ingest import ingest_stage
 from flows.stages.lock import Grant, kept, lock_stage
 from flows.stages.mirror import mirror_stage
 from flows.stages.notify import notify_stage
-from flows.stages.overrides import Instead, Replay, Restored
 from flows.stages.push import push_stage
 from flows.stages.store import store_stage
 from flows.tasks import Recorder, recording

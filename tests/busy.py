@@ -15,7 +15,7 @@ from autosync.ports import Notice
 from autosync.settings import Home
 from blocks.store import ledger
 from blocks.store.schema import Db, transaction
-from flows.stages.ingest import ingest
+from flows.operations.ingest import ingest
 from flows.stages.store import store
 from flows.workspace import Space, now
 

@@ -22,10 +22,10 @@ from blocks.mirror import versions as mirror_versions
 from blocks.mirror.files import read_manifest
 from blocks.store import batches, ledger
 from blocks.store import staged_batch as staging
+from flows.operations.ingest import Ingested, ingest
+from flows.operations.overrides import Instead
 from flows.operations.verify import verify_all
-from flows.stages.ingest import Ingested, ingest
 from flows.stages.mirror import Mirrored, mirror
-from flows.stages.overrides import Instead
 from flows.stages.push import Pushed, push
 from flows.stages.store import store
 from flows.workspace import Space, now

@@ -1,21 +1,27 @@
-"""Conditional HTTP(S) requests: a JSON address as a downloaded file, or the word that it is as it was."""
+"""A source behind an HTTP(S) address: a conditional request downloads it, or says that it is as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import httpx
-
 from autosync.errors import SourceError, SourceUnavailable
+from blocks.sources.file import FileReading
+from blocks.sources.file_access import digest_of
+from blocks.sources.json_rows import KEPT, Part
+from blocks.sources.reader import Content, Fingerprint, Previous, Reader, Reading, Unchanged
 from blocks.store.staged_batch import writing
 
+if TYPE_CHECKING:
+    import httpx
+
+SCHEMES = ("http://", "https://")
 MAX_REDIRECTS = 5
-KEPT = "the collection, its mirror and its repository are as before"
 JSON_TYPES = ("json", "text/plain", "octet-stream", "ndjson", "jsonl")
 
 
@@ -29,54 +35,91 @@ def _shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
-def _conditions(previous: dict[str, Any]) -> dict[str, str]:
+class HttpFingerprint(Fingerprint, frozen=True, kw_only=True):
+    """Fingerprint of a download: a hash of the address, and the validators that the server gave."""
+
+    url: str
+    etag: str
+    last_modified: str
+
+
+class HttpReader(Reader):
+    """A source behind an HTTP(S) address."""
+
+    @classmethod
+    def reads(cls, location: str, base: Path) -> bool:  # noqa: ARG003  # as of other kinds
+        """An HTTP(S) address."""
+        return location.startswith(SCHEMES)
+
+    def look(self, previous: Previous) -> Unchanged | Reading:
+        """A conditional request, and a digest of what comes."""
+        source, context, before = self.source, self.context, previous.as_kind(HttpFingerprint)
+        download = fetch(source.location, context.scratch, before, timeout=source.timeout, headers=context.headers)
+        if isinstance(download, HttpFingerprint):
+            return Unchanged(download)
+        path, fingerprint = download
+        part = Part(str(path), source.location)
+        digest = digest_of(part, previous.seed)
+        if digest == previous.digest:
+            return Unchanged(fingerprint)
+        return FileReading(part, source.records, None, Content(digest, fingerprint))
+
+
+def _conditions(previous: HttpFingerprint | None) -> dict[str, str]:
     headers = {"Accept": "application/json, application/x-ndjson, */*;q=0.1"}
-    if previous.get("etag"):
-        headers["If-None-Match"] = previous["etag"]
-    if previous.get("last_modified"):
-        headers["If-Modified-Since"] = previous["last_modified"]
+    if previous and previous.etag:
+        headers["If-None-Match"] = previous.etag
+    if previous and previous.last_modified:
+        headers["If-Modified-Since"] = previous.last_modified
     return headers
 
 
 def fetch(
     url: str,
     scratch: Path,
-    previous: dict[str, Any],
+    previous: HttpFingerprint | None,
     *,
     timeout: float,
     headers: Mapping[str, str] | None = None,
-) -> tuple[Path, dict[str, Any]] | None:
+) -> tuple[Path, HttpFingerprint] | HttpFingerprint:
     """Download an address unless it is as it was.
 
     Args:
         scratch: Folder for the body; the caller deletes it.
-        previous: Fingerprint of the last download (`url`, `etag`, `last_modified`); {} for none. What another
-            address once said is not compared with.
+        previous: Fingerprint of the last download, if any. What another address once said is not compared with.
         timeout: Seconds to wait for a connection, and for each read.
         headers: Credentials; with them redirects are not followed, so that no other host gets to see them.
 
     Returns:
-        The body's file and its fingerprint; None when the server says that nothing changed.
+        The body's file and its fingerprint; the previous one when the server says that nothing changed.
 
     Raises:
         SourceError: The address is wrong (4xx, redirect loop, not JSON).
         SourceUnavailable: It may work later (5xx, 429, time-out, cut off).
     """
+    import httpx  # not needed by other sources
+
     shown, mark = _shown(url), blake2b(url.encode(), digest_size=16).hexdigest()
-    known = previous if previous.get("url") == mark else {}
+    known = previous if previous and previous.url == mark else None
+    with (
+        _explained(shown, timeout),
+        httpx.Client(timeout=timeout, follow_redirects=not headers, max_redirects=MAX_REDIRECTS) as client,
+        client.stream("GET", url, headers=_conditions(known) | dict(headers or {})) as answer,
+    ):
+        if answer.status_code == 304 and known:
+            return known
+        _check(answer, shown)
+        tags = {name: answer.headers.get(name.replace("_", "-"), "") for name in ("etag", "last_modified")}
+        return _save(answer, scratch), HttpFingerprint(url=mark, **tags)
+
+
+@contextmanager
+def _explained(shown: str, timeout: float) -> Iterator[None]:
+    """Turn httpx's errors into ours."""
+    import httpx
+
     try:
-        with (
-            httpx.Client(timeout=timeout, follow_redirects=not headers, max_redirects=MAX_REDIRECTS) as client,
-            client.stream("GET", url, headers=_conditions(known) | dict(headers or {})) as answer,
-        ):
-            if answer.status_code == 304 and known:
-                return None
-            _check(answer, shown)
-            return _save(answer, scratch), {
-                "url": mark,
-                "etag": answer.headers.get("etag", ""),
-                "last_modified": answer.headers.get("last-modified", ""),
-            }
+        yield
     except httpx.TooManyRedirects:
         raise SourceError(
             f"the address redirects more than {MAX_REDIRECTS} times",
@@ -119,6 +162,8 @@ def _check(answer: httpx.Response, shown: str) -> None:
 
 def _save(answer: httpx.Response, scratch: Path) -> Path:
     path = scratch / f"body-{uuid4().hex}"
+    with writing(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
     with writing(scratch), path.open("wb") as handle:
         for chunk in answer.iter_bytes():
             handle.write(chunk)

@@ -321,7 +321,7 @@ def refuse_special(path: str, info: os.stat_result) -> None:
     """Refuse what has a file's place and is none: to open it could wait for ever."""
     if stat.S_ISREG(info.st_mode):
         return
-    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
     raise SourceError(
         f"the source can't be seen whole: this is {kinds.get(stat.S_IFMT(info.st_mode), 'a device')}, not a file",
         where=_text(path),

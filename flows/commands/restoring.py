@@ -67,8 +67,8 @@ def _apply(
     here: Space, collection: str, as_of: str, copy_name: str, accept: str, as_json: bool, *, plan_only: bool
 ) -> None:
     from flows.operations.copies import parse_copy
+    from flows.operations.overrides import Restored
     from flows.operations.restore import parse_moment
-    from flows.stages.overrides import Restored
 
     instead = Restored(as_of=as_of, place=parse_copy(copy_name))
     if as_of:

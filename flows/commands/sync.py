@@ -159,7 +159,7 @@ def plan_of(here: Space, name: str, instead: Any = None) -> dict[str, Any]:
     """What a sync would do, as `plan --json` prints it.
 
     Args:
-        instead: What it would take instead of the source (flows.stages.overrides).
+        instead: What it would take instead of the source (flows.operations.overrides).
     """
     from flows.operations.plan import describe
 

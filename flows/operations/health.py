@@ -18,8 +18,8 @@ from autosync.ports import Notifier
 from blocks.store import history, ledger
 from flows.operations.backups import open_target
 from flows.operations.copies import MIRROR, STORE, open_copy
+from flows.operations.ingest import request_headers
 from flows.operations.status import all_facts, waiting_text
-from flows.stages.ingest import request_headers
 from flows.stages.notify import open_email, open_slack
 from flows.stages.push import open_remote
 from flows.workspace import Space, now

@@ -9,13 +9,14 @@ from typing import Any
 from autosync.change_detection import Staged
 from autosync.errors import Refused
 from autosync.settings import Source
-from blocks.sources.files import left_out
+from blocks.sources.reader import Unchanged, left_out
 from blocks.store import batches
 from blocks.store import staged_batch as staging
 from blocks.store.schema import Db, connect
 from flows.operations.describe import differing
-from flows.stages.ingest import check_guards, examine
-from flows.stages.overrides import Instead
+from flows.operations.ingest import begin, check_guards, examine
+from flows.operations.overrides import Instead
+from flows.operations.quality import VALIDATOR
 from flows.workspace import Space
 
 SHOWN = 20
@@ -42,11 +43,10 @@ def describe(space: Space, name: str, instead: Instead | None = None) -> dict[st
 
 
 def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Instead | None) -> dict[str, Any]:
-    found = examine(space, db, source, folder, instead, docs=folder.parent)
-    if isinstance(found, str):
-        known = batches.state(db, source.name).fingerprint
-        return {"source": source.name, "outcome": "unchanged", "left_out": left_out(found or known)}
-    ticket, staged = found
+    batch = examine(begin(space, db, source, folder, instead), folder.parent / VALIDATOR, folder.parent)
+    if isinstance(batch, Unchanged):
+        return {"source": source.name, "outcome": "unchanged", "left_out": left_out(batch.fingerprint.text())}
+    ticket, staged = batch.ticket, batch.staged
     counts, changes = ticket.counts, _changes(db, folder, staged)
     result: dict[str, Any] = {
         "source": source.name,
@@ -62,7 +62,7 @@ def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Inste
         "error": None,
     }
     try:
-        check_guards(ticket, len(staged.refused), source, "", instead)
+        check_guards(batch, source, "", instead)
     except Refused as error:
         result |= {"outcome": "refused", "error": str(error)}
     return result

@@ -7,7 +7,7 @@ from typing import Any
 
 from autosync.attention import BAD, SourceFacts, freshness
 from autosync.settings import Source
-from blocks.sources.files import left_out
+from blocks.sources.reader import left_out
 from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
 from flows.workspace import Space, now

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autosync.settings import Source
 from blocks.sources.own_folders import OwnFolders
-from blocks.sources.reading import is_url
+from blocks.sources.registry import kind_of
 from flows.log import event, open_log
 from flows.workspace import Space, open_space
 
@@ -23,8 +23,8 @@ IGNORED = (".tmp", ".swp", "~", ".part", ".crdownload")
 
 
 def watched_folder(space: Space, source: Source) -> Path | None:
-    """The folder whose files make up a source; None for an address, or when it doesn't exist or lies in the home."""
-    if is_url(source.location):
+    """The folder whose files make up a source; None for what is no path, isn't there or lies in the home."""
+    if not kind_of(source.location, space.base).local:
         return None
     path = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
     while not path.is_dir() or any(sign in path.name for sign in "*?["):

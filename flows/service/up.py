@@ -18,8 +18,8 @@ from typing import IO
 from autosync.errors import AutoSyncError, ConfigError
 from flows.log import note, open_log
 from flows.loopback import free_port
+from flows.operations.quality import VALIDATOR
 from flows.prefect_server import API_URL, CLIENT_SECRET, SECRET, STATE, own_server, prepare, running_server
-from flows.stages.quality import VALIDATOR
 from flows.workspace import Space
 
 START_SECONDS = 120.0

@@ -171,7 +171,7 @@ def test_numbers_stay_as_they_were_written(live: tuple[Space, httpx.Client]) -> 
 
 def _store(space: Space, source: str, run: str) -> None:
     from blocks.store import ledger
-    from flows.stages.ingest import ingest
+    from flows.operations.ingest import ingest
     from flows.stages.store import store
 
     found = ingest(space, source, run, "", None)

@@ -19,7 +19,8 @@ import pytest
 
 from autosync.errors import AutoSyncError, Refused, RemoteError, SourceError, SourceUnavailable, StoreError
 from autosync.settings import Home
-from blocks.sources.reading import Input, open_source
+from blocks.sources.reader import Context, NothingKnown, Previous, Reading
+from blocks.sources.registry import reader_of
 from blocks.store import ledger
 from flows.prefect_server import prepare
 from flows.stages.mirror import mirror
@@ -242,9 +243,9 @@ def test_deleting_more_than_the_guard_allows_is_refused(place: Pipeline) -> None
 def test_a_file_that_changes_while_it_is_read_is_read_again(place: Pipeline) -> None:
     """The mixture of two versions is never taken; the error says that a retry helps."""
     path = place.write(GOOD)
-    opened = open_source(place.space.source("things"), place.folder, place.folder, None, "", 0)
-    assert isinstance(opened, Input)
-    blocks = opened.blocks()
+    opened = reader_of(place.space.source("things"), Context(place.folder, place.folder)).look(Previous())
+    assert isinstance(opened, Reading)
+    blocks = opened.blocks(NothingKnown())
     next(blocks)
     os.utime(path, (1, 1))
     with pytest.raises(SourceUnavailable, match="changed while it was read") as caught:
@@ -256,21 +257,21 @@ def test_a_file_that_changes_between_look_and_read_is_read_again(place: Pipeline
     """Content must not be kept under the digest of other content: going back to the first would then seem no change."""
     place.write(GOOD.replace(b'"n": 1', b'"n": 8'))
     source = place.space.source("things")
-    opened = open_source(source, place.folder, place.folder, None, "", 0)
-    assert isinstance(opened, Input)
+    opened = reader_of(source, Context(place.folder, place.folder)).look(Previous())
+    assert isinstance(opened, Reading)
     place.write(GOOD.replace(b'"n": 1', b'"n": 99'))
     with pytest.raises(SourceUnavailable, match="changed while it was read"):
-        list(opened.blocks())
+        list(opened.blocks(NothingKnown()))
 
 
 def test_a_file_that_is_half_written_when_it_is_read_is_read_again(place: Pipeline) -> None:
     """What its writer hasn't finished yet is no broken document."""
     path = place.write(GOOD)
-    opened = open_source(place.space.source("things"), place.folder, place.folder, None, "", 0)
-    assert isinstance(opened, Input)
+    opened = reader_of(place.space.source("things"), Context(place.folder, place.folder)).look(Previous())
+    assert isinstance(opened, Reading)
     path.write_bytes(GOOD[:30])
     with pytest.raises(SourceUnavailable, match="changed while it was read"):
-        list(opened.blocks())
+        list(opened.blocks(NothingKnown()))
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_told(place: Pipeline) -> None:
@@ -278,9 +279,9 @@ def test_a_file_that_vanishes_while_it_is_read_is_told(place: Pipeline) -> None:
     source = place.space.source("things")
     for early in (True, False):
         path = place.write(GOOD)
-        opened = open_source(source, place.folder, place.folder, None, "", 0)
-        assert isinstance(opened, Input)
-        blocks = opened.blocks()
+        opened = reader_of(source, Context(place.folder, place.folder)).look(Previous())
+        assert isinstance(opened, Reading)
+        blocks = opened.blocks(NothingKnown())
         if not early:
             next(blocks)
         path.unlink()

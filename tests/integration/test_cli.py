@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autosync.errors import AutoSyncError
-from flows.stages.overrides import Replay
+from flows.operations.overrides import Replay
 from tests.integration.service import Service
 from tests.pipeline import Pipeline
 

@@ -27,9 +27,9 @@ from blocks.store.compaction import COMPACTED
 from blocks.store.reader import Reader
 from blocks.store.schema import Db
 from flows.compact import Compacted, compact_collection, plan_compaction
+from flows.operations.ingest import ingest
 from flows.operations.restore import write_collection
 from flows.service.dashboard import StoreReading
-from flows.stages.ingest import ingest
 from flows.stages.lock import Grant
 from flows.workspace import now
 from reports.dashboard.app import create_app

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from autosync.errors import SourceError, SourceUnavailable
 from autosync.settings import Source
-from blocks.sources.files import find_parts
-from blocks.sources.reading import Input, open_source
+from blocks.sources.listing import list_folder
+from blocks.sources.reader import Context, NothingKnown, Previous, Reading
+from blocks.sources.registry import reader_of
 from blocks.store import batches, ledger
 from blocks.store import file_states as parts
 from blocks.store.schema import transaction
@@ -210,11 +211,11 @@ def test_a_source_of_one_file_keeps_no_files(place: Pipeline) -> None:
 def test_a_file_that_changes_while_the_folder_is_read_is_told(place: Pipeline) -> None:
     """Every file is looked at again after it was read."""
     path = write(place, "a.json", [{"id": "0x", "v": 3}], age=50)
-    opened = open_source(place.space.source("things"), place.folder, place.folder, None, "", 0)
-    assert isinstance(opened, Input)
+    opened = reader_of(place.space.source("things"), Context(place.folder, place.folder)).look(Previous())
+    assert isinstance(opened, Reading)
     os.utime(path, (LONG_AGO, LONG_AGO))
     with pytest.raises(SourceUnavailable, match="changed while it was read"):
-        list(opened.blocks())
+        list(opened.blocks(NothingKnown()))
 
 
 def test_a_bad_file_among_unread_ones_refuses_the_folder(place: Pipeline) -> None:
@@ -303,6 +304,6 @@ def test_files_come_in_the_order_of_their_paths(tree: set[tuple[tuple[str, ...],
         (base / "things" / "link.json").symlink_to(made[0])
         (base / "things" / "elsewhere").symlink_to(made[0].parent)
         facts = {str(path.relative_to(base)): path.stat() for path in [*made, base / "things" / "link.json"]}
-        found = find_parts(Source(name="things", location="things", key="/id"), base).parts()
+        found = list_folder(Source(name="things", location="things", key="/id"), base).files()
     wanted = sorted((shown, info) for shown, info in facts.items() if not shown.endswith(".txt"))
     assert list(found.items()) == [(shown, (info.st_size, info.st_mtime_ns, info.st_ino)) for shown, info in wanted]

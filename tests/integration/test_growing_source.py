@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosync.errors import AutoSyncError
-from blocks.sources.reading import Input, open_source
+from blocks.sources.file import FileReading
+from blocks.sources.reader import Context, Previous
+from blocks.sources.registry import reader_of
 from blocks.store import batches, ledger
-from flows.stages.ingest import ingest
+from flows.operations.ingest import ingest
 from tests.pipeline import Pipeline
 
 FILE = "things.jsonl"
@@ -43,9 +45,9 @@ def grown(place: Pipeline) -> int | None:
     source = place.space.source("things")
     with place.space.database() as db:
         state = batches.state(db, "things")
-    previous = json.loads(state.fingerprint) if state.fingerprint else None
-    opened = open_source(source, place.space.base, place.folder, previous, state.digest, state.seed)
-    assert isinstance(opened, Input)
+    previous = Previous(state.fingerprint, state.digest, state.seed)
+    opened = reader_of(source, Context(place.space.base, place.folder)).look(previous)
+    assert isinstance(opened, FileReading)
     return opened.grown.lines if opened.grown else None
 
 

@@ -181,7 +181,7 @@ def test_credentials_are_not_carried_to_another_host(tmp_path: Path, site: Site)
     with listening() as other:
         site.rule = lambda path, headers: (302, {"Location": f"{other.url}/steal"}, b"")
         with pytest.raises(SourceError, match="answered 302") as caught:
-            fetch(f"{site.url}/a?key=s3cret", tmp_path, {}, timeout=5, headers={"Authorization": "Bearer t0ken"})
+            fetch(f"{site.url}/a?key=s3cret", tmp_path, None, timeout=5, headers={"Authorization": "Bearer t0ken"})
         assert other.asked == [] and site.asked[0]["Authorization"] == "Bearer t0ken"
         assert "s3cret" not in str(caught.value) and "t0ken" not in str(caught.value)
 
@@ -258,7 +258,7 @@ def test_no_room_for_the_answer_is_told(tmp_path: Path, site: Site) -> None:
     """The folder for the body can't be written: a message with what to do."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="make room"):
-        fetch(site.url, tmp_path / "file", {}, timeout=5)
+        fetch(site.url, tmp_path / "file", None, timeout=5)
 
 
 def test_the_query_and_the_login_stay_out_of_messages_and_of_the_database(place: Pipeline, site: Site) -> None:

@@ -17,9 +17,9 @@ from autosync.errors import StaleLock, StoreBusy, StoreError
 from blocks.store import batches, history, ledger
 from blocks.store import staged_batch as staging
 from blocks.store.schema import INDEX_NAMES, column_name, connect
+from flows.operations.ingest import ingest
+from flows.operations.overrides import Replay
 from flows.operations.plan import describe
-from flows.stages.ingest import ingest
-from flows.stages.overrides import Replay
 from flows.stages.store import store
 from flows.workspace import now
 from tests.pipeline import Pipeline

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from autosync.errors import SourceError, SourceUnavailable
 from autosync.settings import Source
-from blocks.sources.files import Found, find_parts
+from blocks.sources.listing import Listing, list_folder
 from flows.commands.sync import plan_of, print_plan
 from flows.operations.plan import describe
 from flows.operations.status import describe_status
@@ -64,9 +64,9 @@ def refused(place: Pipeline, where: Path, words: str, error: type[SourceError] =
     return str(caught.value)
 
 
-def look(base: Path, location: str) -> Found:
+def look(base: Path, location: str) -> Listing:
     """The files of a source."""
-    return find_parts(Source(name="things", location=location, key="/id"), base)
+    return list_folder(Source(name="things", location=location, key="/id"), base)
 
 
 @pytest.mark.parametrize("location", FLAT)
@@ -133,9 +133,9 @@ def test_a_folder_with_the_name_of_a_file_is_a_folder(tmp_path: Path) -> None:
     """It is looked through like any other, and is no file that a glob means."""
     fill(tmp_path / "things", "r", 1)
     fill(tmp_path / "things" / "deep.json", "d", 1)
-    assert sorted(look(tmp_path, "things").parts()) == ["things/deep.json/d0.json", "things/r0.json"]
-    assert sorted(look(tmp_path, "things/**/*.json").parts()) == ["things/deep.json/d0.json", "things/r0.json"]
-    assert sorted(look(tmp_path, "things/*.json").parts()) == ["things/r0.json"]
+    assert sorted(look(tmp_path, "things").files()) == ["things/deep.json/d0.json", "things/r0.json"]
+    assert sorted(look(tmp_path, "things/**/*.json").files()) == ["things/deep.json/d0.json", "things/r0.json"]
+    assert sorted(look(tmp_path, "things/*.json").files()) == ["things/r0.json"]
 
 
 def test_what_is_not_named_may_be_anything(tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_what_is_not_named_may_be_anything(tmp_path: Path) -> None:
     fill(tmp_path / "things", "r", 2)
     os.mkfifo(tmp_path / "things" / "control")
     (tmp_path / "things" / "notes.txt").symlink_to("r0.json")
-    assert len(look(tmp_path, "things").parts()) == 2
+    assert len(look(tmp_path, "things").files()) == 2
     (tmp_path / "things" / "gone").symlink_to("nowhere")
     (tmp_path / "things" / "old.json").symlink_to("nowhere")
-    assert len(look(tmp_path, "things/r*.json").parts()) == 2
-    assert len(look(tmp_path, "*/r[01].json").parts()) == 2
+    assert len(look(tmp_path, "things/r*.json").files()) == 2
+    assert len(look(tmp_path, "*/r[01].json").files()) == 2
 
 
 def test_the_lock_of_an_editor_is_no_content(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_lock_of_an_editor_is_no_content(tmp_path: Path) -> None:
     fill(tmp_path / "things", "r", 1)
     (tmp_path / "things" / ".#r0.json").symlink_to("me@machine.4711:1700000000")
     for location in ("things", "things/*.json", "**/*.json"):
-        assert list(look(tmp_path, location).parts()) == ["things/r0.json"]
+        assert list(look(tmp_path, location).files()) == ["things/r0.json"]
 
 
 @pytest.mark.parametrize("location", [*DEEP, "things/*/*.json", "things/s?b/*", "things/sub/*.json"])
@@ -190,7 +190,7 @@ def test_links_back_are_told_and_not_followed(tmp_path: Path, location: str) -> 
     (tmp_path / "things" / "a" / "b").symlink_to("../b")
     (tmp_path / "things" / "b" / "a").symlink_to("../a")
     found = look(tmp_path, location)
-    assert sorted(found.parts()) == ["things/a/a0.json", "things/b/b0.json"]
+    assert sorted(found.files()) == ["things/a/a0.json", "things/b/b0.json"]
     assert sorted(found.left_out) == [
         "things/a/b (behind a link, and read already)",
         "things/a/root (a link to a folder that it lies in)",
@@ -210,7 +210,7 @@ def test_a_folder_behind_two_links_is_read_once(tmp_path: Path, location: str) -
     (base / "things" / "y").symlink_to(tmp_path / "outer")
     (base / "things" / "z").symlink_to(tmp_path / "outer")
     found = look(base, location)
-    assert sorted(found.parts()) == ["things/r0.json", "things/x/i0.json", "things/y/o0.json"]
+    assert sorted(found.files()) == ["things/r0.json", "things/x/i0.json", "things/y/o0.json"]
     assert sorted(found.left_out) == [
         "things/y/inner (behind a link, and read already)",
         "things/z (behind a link, and read already)",
@@ -236,7 +236,7 @@ def test_a_glob_reads_no_file_twice(tmp_path: Path) -> None:
     (tmp_path / "things" / "latest").symlink_to("2024")
     for location in ("things/*/r1.json", "things/*/r[1].json", "*/*/r1.json", "**/r1.json"):
         found = look(tmp_path, location)
-        assert list(found.parts()) == ["things/2024/r1.json"]
+        assert list(found.files()) == ["things/2024/r1.json"]
         assert found.left_out == ["things/latest (behind a link, and read already)"]
 
 
@@ -244,7 +244,7 @@ def test_a_glob_of_fixed_depth_follows_links_back(tmp_path: Path) -> None:
     """What only such a link makes it name is read."""
     fill(tmp_path / "things", "r", 1)
     (tmp_path / "things" / "current").symlink_to(".")
-    assert sorted(look(tmp_path, "things/*/*.json").parts()) == ["things/current/r0.json"]
+    assert sorted(look(tmp_path, "things/*/*.json").files()) == ["things/current/r0.json"]
 
 
 def test_what_is_left_out_is_said_once_by_a_run_and_always_by_plan_and_status(
@@ -335,7 +335,7 @@ def test_a_folder_that_may_not_be_listed_is_passed_through(open_folder: Path) ->
     with without_rights(open_folder):
         (open_folder / "homes" / "ann").chmod(0o300)
         found = look(open_folder, "homes/*/public/*.json")
-    assert list(found.parts()) == ["homes/ann/public/a0.json"]
+    assert list(found.files()) == ["homes/ann/public/a0.json"]
 
 
 @contextmanager
@@ -434,7 +434,7 @@ def test_a_glob_names_what_it_does_elsewhere(tree: set[tuple[str, ...]], segment
             return
         for location in (pattern, f"{base}/{pattern}"):
             if wanted:
-                assert list(look(base, location).parts()) == wanted
+                assert list(look(base, location).files()) == wanted
             else:
                 with pytest.raises(SourceError, match="no JSON files"):
                     look(base, location)
@@ -444,6 +444,6 @@ def test_a_glob_may_begin_above_the_configuration(tmp_path: Path) -> None:
     """Its files are known by the way that the location takes."""
     fill(tmp_path / "things", "r", 1)
     (tmp_path / "base").mkdir()
-    assert list(look(tmp_path / "base", "../things/*.json").parts()) == ["../things/r0.json"]
-    assert list(look(tmp_path / "base", f"{tmp_path}/things/*.json").parts()) == [f"{tmp_path}/things/r0.json"]
-    assert list(look(tmp_path / "things", "*.json").parts()) == ["r0.json"]
+    assert list(look(tmp_path / "base", "../things/*.json").files()) == ["../things/r0.json"]
+    assert list(look(tmp_path / "base", f"{tmp_path}/things/*.json").files()) == [f"{tmp_path}/things/r0.json"]
+    assert list(look(tmp_path / "things", "*.json").files()) == ["r0.json"]

@@ -88,7 +88,7 @@ def case(folder: Path, name: str) -> dict[str, Any]:
     """Ingest, store and mirror of the source as it now is."""
     from autosync.settings import Home
     from blocks.store import ledger
-    from flows.stages.ingest import ingest
+    from flows.operations.ingest import ingest
     from flows.stages.mirror import mirror
     from flows.stages.store import store
     from flows.workspace import Space

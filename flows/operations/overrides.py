@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from autosync.change_detection import Block, Staged
 from autosync.settings import Expect, Source
-from blocks.sources.reading import Known
+from blocks.sources.reader import Content, Known, Reading
 from blocks.store import ledger
 from blocks.store.schema import Db
 from flows.operations.restore import Place, read_past
@@ -44,16 +44,35 @@ class Restored(BaseModel, frozen=True):
 Instead = Replay | Restored
 
 
-class Opened(NamedTuple):
-    """What was opened: the source's rules for it, its blocks, what identifies it, what its changes are called."""
+class Input(NamedTuple):
+    """An input to take: the source's rules for it, its reading, what its changes are called."""
 
     source: Source
-    blocks: Callable[[Known], Iterator[Block]]
-    digest: str
+    reading: Reading
     origin: str
 
 
-def open_instead(space: Space, db: Db, source: Source, instead: Instead) -> Opened:
+class GivenRows(Reading):
+    """Rows that are taken whole instead of a source's, and identify themselves.
+
+    Args:
+        rows: Gives their blocks.
+        digest: Identifies them.
+    """
+
+    def __init__(self, rows: Callable[[], Iterator[Block]], digest: str) -> None:
+        self._rows, self._digest = rows, digest
+
+    def blocks(self, known: Known) -> Iterator[Block]:  # noqa: ARG002  # nothing of them is known
+        """All of them."""
+        return self._rows()
+
+    def content(self) -> Content:
+        """What identifies them; no look at the source will compare it."""
+        return Content(self._digest, None)
+
+
+def open_instead(space: Space, db: Db, source: Source, instead: Instead) -> Input:
     """Open what is taken instead of a source.
 
     Rows from quarantine are checked as ever and leave the other records alone. A collection as it was passed its
@@ -61,11 +80,11 @@ def open_instead(space: Space, db: Db, source: Source, instead: Instead) -> Open
     """
     if isinstance(instead, Replay):
         source = msgspec.structs.replace(source, mode="upsert")
-        return Opened(source, partial(_replayed, db, instead), f"replay{instead.items}", "replay")
+        return Input(source, GivenRows(partial(_replayed, db, instead), f"replay{instead.items}"), "replay")
     source = msgspec.structs.replace(source, mode="snapshot", expect=Expect())
     past = read_past(space, db, source.into, instead.as_of, instead.place)
     digest = blake2b(f"{source.into} {instead.place} {past.seq}".encode()).hexdigest()
-    return Opened(source, partial(_restored, past.lines, past.seq), digest, "restore")
+    return Input(source, GivenRows(partial(_restored, past.lines, past.seq), digest), "restore")
 
 
 def accepted(db: Db, instead: Instead | None, staged: Staged) -> list[int]:
@@ -76,7 +95,7 @@ def accepted(db: Db, instead: Instead | None, staged: Staged) -> list[int]:
     return [row["item"] for row in _items(db, instead) if _raw(row, instead) not in refused]
 
 
-def _restored(lines: Iterator[bytes], seq: int, known: Known) -> Iterator[Block]:  # noqa: ARG001  # like an input's
+def _restored(lines: Iterator[bytes], seq: int) -> Iterator[Block]:
     first = 1
     while rows := list(islice(lines, BLOCK_ROWS)):
         yield Block(rows, partial(_record, seq, first))
@@ -95,6 +114,6 @@ def _items(db: Db, replay: Replay) -> list[dict[str, Any]]:
     return [row for number in replay.items if (row := ledger.item(db, number)) is not None]
 
 
-def _replayed(db: Db, replay: Replay, known: Known) -> Iterator[Block]:  # noqa: ARG001  # like an input's
+def _replayed(db: Db, replay: Replay) -> Iterator[Block]:
     rows = _items(db, replay)
     yield Block([_raw(row, replay) for row in rows], lambda n: f"quarantine {rows[n]['item']}, {rows[n]['place']}")
