@@ -307,12 +307,12 @@ class Sifter:
     def _gone(self, shown: npt.NDArray[np.bool_], recs: Recs, records: int, live: Callable[[], Recs]) -> Recs:
         """Live records that the snapshot has no row for. Those of rows that were seen last time and not now are
         found among the seen entries; only when they don't account for all records, every record is looked at.
+        Number 0, of new ids, is no record.
         """
-        shown[0] = False
         back = _distinct(recs[np.frombuffer(self.born, dtype=np.bool_) & (recs > 0)], len(shown))
         seen = self.seen.rec
         gone = _distinct(seen[~self.hit & ~shown[seen]], len(shown))  # one in two spellings has two entries
-        if int(shown.sum()) - len(back) + len(gone) == records:
+        if int(shown[1:].sum()) - len(back) + len(gone) == records:
             return gone
         return np.setdiff1d(live(), np.flatnonzero(shown))
 
