@@ -21,7 +21,6 @@ from blocks.store import history
 from blocks.store.batches import check_token
 from blocks.store.schema import Db, transaction
 
-COMPACTED = "compacted"
 ROWS_AT_ONCE = 200_000
 FREE_SHARE, FREE_BYTES = 0.25, 4 << 20
 
@@ -168,10 +167,11 @@ def _replace(db: Db, span: list[_Batch], number: int) -> int:
     source, run, token = db.execute("SELECT source, run, token FROM batch WHERE batch = ?", [last.number]).fetchone()
     collection = db.execute("SELECT collection FROM batch WHERE batch = ?", [number]).fetchone()[0]
     begins = history.beginning(db, collection) == (first.last, first.time)
+    origin = history.REBUILT if begins else history.COMPACTED
     db.executemany("DELETE FROM batch WHERE batch = ?", [(batch.number,) for batch in span])
     db.execute(
         "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [number, collection, source, run, history.REBUILT if begins else COMPACTED, last.time, first.first, last.last]
+        [number, collection, source, run, origin, last.time, first.first, last.last]
         + [counts.get(op, 0) for op in ("insert", "update", "delete")]
         + [token],
     )

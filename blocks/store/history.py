@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from heapq import nlargest
+from typing import Any, Literal, TypedDict, Unpack
+
+import msgspec
 
 from autosync.attention import GOOD
 from blocks.store.schema import Db
 
 Row = dict[str, Any]
 Changes = dict[str, tuple[bool, bytes | None]]
-REBUILT = "rebuild"
+COMPACTED, REBUILT = "compacted", "rebuild"
+LOG = "SELECT log.* FROM change_log AS log"
 RunKind = Literal["any", "finished", "succeeded"]
 RUN_KINDS: dict[RunKind, str] = {
     "any": "1 = 1",
@@ -45,42 +49,82 @@ def record(db: Db, collection: str, id: str) -> str | None:
     return str(row[0]) if row and row[0] is not None else None
 
 
-def changes(
-    db: Db,
-    collection: str | None = None,
-    id: str | None = None,
-    *,
-    run: str | None = None,
-    before: int | None = None,
-    limit: int = 50,
-) -> list[Row]:
+class ChangeFilter(TypedDict, total=False):
+    """Which changes: of a collection, a record (with its collection), a source, a run; of an operation; stored since
+    or before a time (Unix seconds); with a seq below `before`, for the next page.
+    """
+
+    collection: str | None
+    id: str | None
+    source: str | None
+    run: str | None
+    op: str | None
+    since: float | None
+    until: float | None
+    before: int | None
+
+
+def changes(db: Db, *, limit: int = 50, columns: str = LOG, **which: Unpack[ChangeFilter]) -> list[Row]:
     """The change log, newest first: seq, run, source, collection, id, op, before, after, origin, time.
 
+    A collection's batches follow each other in the log, so batches are filtered first and the log is read from there
+    until the limit is reached; nothing is sorted. Merged batches of different collections lie between each other, so
+    each collection is read apart. What a merged or rebuilt batch tells belongs to several runs, and so to none.
+
     Args:
-        before: Only changes with a smaller seq (for the next page).
+        columns: What to read of them: SQL of ours up to FROM change_log AS log.
     """
-    where, values = ["1 = 1"], list[Any]()
-    if id is not None:
-        # by the record's number: the log's index is on it
-        where.append(
-            "change.rec = (SELECT rec FROM record JOIN collection USING (collection) WHERE name = ? AND id = ?)"
-        )
-        values += [collection, id]
-    elif collection is not None:
-        where.append("batch.collection = (SELECT collection FROM collection WHERE name = ?)")
-        values.append(collection)
-    if run is not None:
-        where.append("batch.run = ?")
-        values.append(run)
-    if before is not None:
-        where.append("change.seq < ?")
-        values.append(before)
-    return rows(
-        db,
-        "SELECT log.* FROM change_log AS log WHERE seq IN (SELECT change.seq FROM change JOIN batch USING (batch) "
-        f"WHERE {' AND '.join(where)} ORDER BY change.seq DESC LIMIT ?) ORDER BY seq DESC",
-        [*values, limit],
+    read = _record_seqs if which.get("id") is not None else _collection_seqs
+    newest = msgspec.json.encode(nlargest(limit, read(db, limit, which))).decode()
+    return rows(db, f"{columns} WHERE log.seq IN (SELECT value FROM json_each(?)) ORDER BY log.seq DESC", [newest])
+
+
+def _record_seqs(db: Db, limit: int, which: ChangeFilter) -> Iterator[int]:
+    """By the record's number: the log's index is on it."""
+    where, values = conditions(
+        ("collection.name = ?", which.get("collection")), ("record.id = ?", which["id"]), *_conditions(which)
     )
+    picked = (
+        "SELECT change.seq FROM record JOIN collection USING (collection) CROSS JOIN change USING (rec) "
+        f"CROSS JOIN batch USING (batch) WHERE {where} AND change.seq < ? ORDER BY change.seq DESC LIMIT ?"
+    )
+    return (row[0] for row in db.execute(picked, [*values, _upto(which), limit]))
+
+
+def _collection_seqs(db: Db, limit: int, which: ChangeFilter) -> Iterator[int]:
+    """The + keeps SQLite from indexing the log."""
+    where, values = conditions(*_conditions(which))
+    picked = (
+        "SELECT change.seq FROM batch CROSS JOIN change ON change.seq BETWEEN batch.first_seq AND batch.last_seq "
+        f"WHERE +change.batch = batch.batch AND batch.collection = ? AND batch.first_seq < ? AND change.seq < ? "
+        f"AND {where} ORDER BY batch.batch DESC, change.seq DESC LIMIT ?"
+    )
+    names, name = conditions(("name = ?", which.get("collection")))
+    for (collection,) in db.execute(f"SELECT collection FROM collection WHERE {names}", name).fetchall():
+        for row in db.execute(picked, [collection, _upto(which), _upto(which), *values, limit]):
+            yield row[0]
+
+
+def _upto(which: ChangeFilter) -> int:
+    before = which.get("before")
+    return 1 << 62 if before is None else before
+
+
+def _conditions(which: ChangeFilter) -> list[tuple[str, Any]]:
+    counted = {"insert": "inserted", "update": "updated", "delete": "deleted"}.get(which.get("op") or "", "1")
+    return [
+        ("batch.source = ?", which.get("source")),
+        (f"batch.origin NOT IN ('{COMPACTED}', '{REBUILT}') AND batch.run = ?", which.get("run")),
+        (f"batch.{counted} > 0 AND +change.op = ?", which.get("op")),
+        ("batch.time >= ?", which.get("since")),
+        ("batch.time < ?", which.get("until")),
+    ]
+
+
+def conditions(*each: tuple[str, Any]) -> tuple[str, list[Any]]:
+    """The conditions whose value is given, as SQL with its values."""
+    given = [(sql, value) for sql, value in each if value is not None]
+    return " AND ".join(["1 = 1", *(sql for sql, _ in given)]), [value for _, value in given]
 
 
 def changes_since(db: Db, collection: int, after: int, upto: int) -> Changes:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from heapq import nlargest
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, Unpack
 
 from blocks.store import history, ledger
-from blocks.store.compaction import COMPACTED
 from blocks.store.history import Row
 from blocks.store.schema import Db, connect, explained
 
@@ -70,7 +66,7 @@ class Reader:
         limit: int = 50,
     ) -> list[Row]:
         """Runs in the order in which they were first noted, newest first; those noted before the run `after`."""
-        where, values = _where(
+        where, values = history.conditions(
             ("source = ?", source),
             ("coalesce(outcome, 'running') = ?", status),
             ("started >= ?", since),
@@ -95,48 +91,12 @@ class Reader:
         sql = "SELECT name, state, started, seconds, retries FROM stage WHERE run = ? ORDER BY started, rowid"
         return self.rows(sql, [run])
 
-    def changes(
-        self,
-        source: str | None = None,
-        collection: str | None = None,
-        run: str | None = None,
-        op: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> list[Row]:
-        """The change log, newest first, with a seq below `before`.
-
-        A collection's batches follow each other in the log, so batches are filtered first and the log is read from
-        there until the limit is reached; nothing is sorted. Merged batches of different collections lie between each
-        other, so each collection is read apart. The + keeps SQLite from indexing the log.
-
-        Args:
-            run: Not the changes of batches that were merged: they belong to several runs.
-        """
-        counted = {"insert": "inserted", "update": "updated", "delete": "deleted"}.get(op or "", "1")
-        where, values = _where(
-            ("batch.source = ?", source),
-            (f"batch.origin != '{COMPACTED}' AND batch.run = ?", run),
-            (f"batch.{counted} > 0 AND +change.op = ?", op),
-            ("batch.time >= ?", since),
-            ("batch.time < ?", until),
-        )
-        upto = 1 << 62 if before is None else before
-        picked = (
-            "SELECT change.seq FROM batch CROSS JOIN change ON change.seq BETWEEN batch.first_seq AND batch.last_seq "
-            f"WHERE +change.batch = batch.batch AND batch.collection = ? AND batch.first_seq < ? AND change.seq < ? "
-            f"AND {where} ORDER BY batch.batch DESC, change.seq DESC LIMIT ?"
-        )
-        names, name = _where(("name = ?", collection))
-        seqs = [
-            row["seq"]
-            for one in self.rows(f"SELECT collection FROM collection WHERE {names}", name)
-            for row in self.rows(picked, [one["collection"], upto, upto, *values, limit])
-        ]
-        newest = msgspec.json.encode(nlargest(limit, seqs)).decode()
-        return self.rows(f"{CHANGE} WHERE log.seq IN (SELECT value FROM json_each(?)) ORDER BY log.seq DESC", [newest])
+    def changes(self, *, limit: int = 50, **which: Unpack[history.ChangeFilter]) -> list[Row]:
+        """The change log, newest first; see `history.changes`."""
+        if not self.exists():
+            return []
+        with explained(self.path):
+            return history.changes(self._db(), limit=limit, columns=CHANGE, **which)
 
     def record(self, collection: str, id: str) -> Row | None:
         """A record with its number and its document, which is None when it was deleted; None for no such record."""
@@ -145,11 +105,7 @@ class Reader:
 
     def history(self, collection: str, id: str, before: int | None = None, limit: int = 50) -> list[Row]:
         """The changes of a record, newest first, with a seq below `before`."""
-        if (record := self.record(collection, id)) is None:
-            return []
-        picked = "SELECT seq FROM change WHERE rec = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-        upto = 1 << 62 if before is None else before
-        return self.rows(f"{CHANGE} WHERE log.seq IN ({picked}) ORDER BY log.seq DESC", [record["rec"], upto, limit])
+        return self.changes(collection=collection, id=id, before=before, limit=limit)
 
     def run_rows(self, since: float) -> list[Row]:
         """Runs that started since a time, oldest first, with what analytics counts."""
@@ -204,9 +160,3 @@ class Reader:
         """The text of a notice as JSON, by its key."""
         found = self.rows("SELECT body FROM outbox WHERE key = ?", [key])
         return str(found[0]["body"]) if found else None
-
-
-def _where(*conditions: tuple[str, Any]) -> tuple[str, list[Any]]:
-    """The conditions whose value is given, as SQL with its values."""
-    given = [(sql, value) for sql, value in conditions if value is not None]
-    return " AND ".join(["1 = 1", *(sql for sql, _ in given)]), [value for _, value in given]

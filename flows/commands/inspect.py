@@ -92,7 +92,7 @@ def log_(
     here = space()
     require_store(here)
     with here.database(read_only=True) as db:
-        rows = history.changes(db, collection, id, before=before, limit=limit)
+        rows = history.changes(db, collection=collection, id=id, before=before, limit=limit)
         known = [row["name"] for row in history.collections(db)]
     if collection is not None and collection not in known:
         raise unknown_name("collection", collection, known)

@@ -23,7 +23,7 @@ from blocks.mirror import versions as mirror_versions
 from blocks.mirror.files import read_manifest
 from blocks.store import batches, compaction, history, ledger
 from blocks.store import staged_batch as staging
-from blocks.store.compaction import COMPACTED
+from blocks.store.history import COMPACTED
 from blocks.store.reader import Reader
 from blocks.store.schema import Db
 from flows.compact import Compacted, compact_collection, plan_compaction
@@ -447,6 +447,41 @@ def test_pages_of_the_log_stay_whole(past: Past) -> None:
     assert sorted(by_source, reverse=True) == wanted
     runs = {row["run"] for row in reader.changes(limit=500) if row["origin"] == COMPACTED}
     assert runs and not any(reader.changes(run=run) for run in runs), "merged changes belong to no single run"
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+@pytest.mark.parametrize("merged", [False, True])
+def test_log_and_pages_tell_the_same_changes(past: Past, merged: bool, rebuilt: bool) -> None:
+    """By collection, record, run and page, the log of the command line and that of the pages agree; a change that a
+    merged or a rebuilt batch tells belongs to no run.
+    """
+    if rebuilt:
+        with past.place.space.database() as db:
+            db.execute("UPDATE batch SET origin = ? WHERE first_seq = 1", [history.REBUILT])
+            db.commit()
+    if merged:
+        past.rule(days=0, daily=0)
+        past.compact()
+    reader = Reader(past.place.space.home.database)
+    with past.place.space.database(read_only=True) as db:
+        runs, ids = ([row[0] for row in db.execute(sql)] for sql in ("SELECT run FROM batch", "SELECT id FROM record"))
+        own = {
+            row["run"] for row in history.changes(db, limit=500) if row["origin"] not in (COMPACTED, history.REBUILT)
+        }
+        for run in runs:
+            told = [row["seq"] for row in history.changes(db, run=run)]
+            assert told == [row["seq"] for row in reader.changes(run=run)]
+            assert bool(told) == (run in own)
+        for name in NAMES:
+            for before in (None, 9):
+                told = history.changes(db, collection=name, before=before, limit=4)
+                shown = reader.changes(collection=name, before=before, limit=4)
+                assert [(r["seq"], r["op"], r["before"], r["after"]) for r in told] == [
+                    (r["seq"], r["op"], r["before"], r["after"]) for r in shown
+                ]
+            for id in ids:
+                told = history.changes(db, collection=name, id=id)
+                assert [row["seq"] for row in told] == [row["seq"] for row in reader.history(name, id)]
 
 
 def test_the_pages_link_merged_changes_to_no_run(past: Past) -> None:

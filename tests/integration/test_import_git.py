@@ -80,7 +80,7 @@ def states(place: Pipeline, collection: str = "data") -> dict[str, Model]:
 def log(place: Pipeline, collection: str = "data", id: str | None = None) -> list[dict[str, Any]]:
     """The change log, oldest first."""
     with place.space.database(read_only=True) as db:
-        return history.changes(db, collection, id, limit=10_000)[::-1]
+        return history.changes(db, collection=collection, id=id, limit=10_000)[::-1]
 
 
 def test_inserts_updates_deletes_and_returns_are_all_logged(place: Pipeline, tmp_path: Path) -> None:
