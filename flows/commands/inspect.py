@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from autosync.differences import describe_change
 from autosync.errors import AutoSyncError, ConfigError
 from autosync.suggestions import choose_from, unknown_name
 from blocks.store import history, ledger
 from flows.commands.base import AsJson, age, app, console, examples, moment, print_json, print_table, space
 from flows.operations.copies import COPIES
-from flows.operations.describe import describe_change
 from flows.operations.status import describe_status, waiting_text
 from flows.operations.verify import repair_mirrors, verify_all
 from flows.workspace import Space, now
@@ -114,7 +114,7 @@ def _change(row: dict[str, Any]) -> list[str]:
         row["collection"],
         row["op"],
         row["id"],
-        describe_change(row),
+        describe_change(row["op"], row["before"], row["after"]),
         f"git {row['run'][:10]}" if row["origin"] == "git" else row["origin"],
     ]
 

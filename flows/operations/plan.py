@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from autosync.change_detection import Staged
+from autosync.differences import changed_fields
 from autosync.errors import Refused
 from autosync.settings import Source
 from blocks.sources.reader import Unchanged, left_out
 from blocks.store import batches
 from blocks.store import staged_batch as staging
 from blocks.store.schema import Db, connect
-from flows.operations.describe import differing
 from flows.operations.ingest import begin, check_guards, examine
 from flows.operations.overrides import Instead
 from flows.operations.quality import VALIDATOR
@@ -78,7 +78,7 @@ def _changes(db: Db, folder: Path, staged: Staged) -> list[dict[str, Any]]:
             changes.append({"op": "insert", "id": id})
         else:
             old = batches.document(db, int(staged.recs[position]))
-            changes.append({"op": "update", "id": id, "fields": differing(old, doc)})
+            changes.append({"op": "update", "id": id, "fields": changed_fields(old, doc)})
     for rec in staged.deletes[: max(SHOWN - len(changes), 0)].tolist():
         changes.append({"op": "delete", "id": batches.id_of(db, rec)})
     return changes[:SHOWN]

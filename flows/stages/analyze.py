@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from autosync.attention import BAD, GOOD
+from autosync.differences import describe_change
 from blocks.store import history, ledger
 from blocks.store.schema import Db
-from flows.operations.describe import describe_change
 from flows.operations.status import all_facts
 from flows.tasks import stage
 from flows.workspace import Space, now
@@ -111,7 +111,14 @@ def _changes(db: Db) -> Iterator[Any]:
 
     for row in history.changes(db, limit=NEWEST):
         time = datetime.fromisoformat(row["time"]).timestamp()
-        yield Change(row["seq"], time, row["collection"], row["id"], row["op"], describe_change(row))
+        yield Change(
+            row["seq"],
+            time,
+            row["collection"],
+            row["id"],
+            row["op"],
+            describe_change(row["op"], row["before"], row["after"]),
+        )
 
 
 def _commits(runs: Rows) -> Iterator[Any]:

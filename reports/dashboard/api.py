@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from autosync.differences import Difference, differences
 from reports.dashboard import badges, models
 from reports.dashboard.answers import answer, cursor, next_link, position, seq_position, wrong
 from reports.dashboard.attention import look, source_status
-from reports.dashboard.differences import Difference, differences
 from reports.dashboard.events import Pulse
 from reports.dashboard.models import ChangeRow, SourceRow
 from reports.dashboard.numbers import Numbers

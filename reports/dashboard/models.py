@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from autosync.attention import Status
+from autosync.differences import Difference
 from reports.dashboard.attention import Point
-from reports.dashboard.differences import Difference
 from reports.dashboard.reading import (
     Change,
     Lock,

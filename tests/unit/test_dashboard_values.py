@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosync.attention import split_error
+from autosync.differences import MOST, changed_fields, describe_change, differences
 from autosync.records import canonical
 from reports.dashboard.attention import source_status
-from reports.dashboard.differences import MOST, differences
 from reports.dashboard.numbers import buckets
 from reports.dashboard.pages import _local
 from reports.dashboard.reading import Run, SourceState, Stage
@@ -78,6 +78,18 @@ def test_no_difference_means_equal(before: Any, after: Any) -> None:
     found = differences(raw(before), raw(after))
     assert bool(found) == (canonical(before) != canonical(after))
     assert len({one.path for one in found}) == len(found)
+
+
+@given(*[st.dictionaries(st.text(max_size=3), JSON, max_size=4)] * 2)
+def test_changed_fields_are_those_of_the_differences(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """The fields that plan and log name are the first tokens of the pointers that the pages show."""
+    fields = changed_fields(canonical(before), canonical(after))
+    tokens = {
+        one.path.split("/")[1].replace("~1", "/").replace("~0", "~") for one in differences(raw(before), raw(after))
+    }
+    assert fields == sorted(tokens)
+    words = describe_change("update", canonical(before).decode(), canonical(after).decode())
+    assert all(name in words for name in fields[:3]) and bool(words) == bool(fields)
 
 
 def row(

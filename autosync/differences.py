@@ -1,4 +1,4 @@
-"""What differs between two records, per JSON Pointer, without losing a digit of any number."""
+"""Differences of two records: per JSON Pointer, by top-level field, and in a few words; no digit is lost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["MOST", "Difference", "differences"]
+__all__ = ["MOST", "Difference", "changed_fields", "describe_change", "differences"]
 
-MOST = 500
+MOST, NAMED, LENGTH = 500, 3, 40
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -31,6 +31,35 @@ def differences(before: msgspec.Raw, after: msgspec.Raw) -> list[Difference]:
     return list(islice(_compare(bytes(before), bytes(after), ""), MOST))
 
 
+def changed_fields(before: bytes, after: bytes) -> list[str]:
+    """The top-level names whose values differ between two canonical documents, sorted."""
+    return [name for name, _, _ in _changed(_OBJECT.decode(before), _OBJECT.decode(after))]
+
+
+def describe_change(op: str, before: str | None, after: str | None) -> str:
+    """An update as `field: old → new`, the first few fields, cut to a readable length; "" for any other change."""
+    if op != "update" or before is None or after is None:
+        return ""
+    changed = list(_changed(_OBJECT.decode(before), _OBJECT.decode(after)))
+    parts = [f"{name}: {_cut(old)} → {_cut(new)}" for name, old, new in changed[:NAMED]]
+    return "; ".join(parts) + (f"; and {len(changed) - NAMED} more" if len(changed) > NAMED else "")
+
+
+def _cut(value: bytes | None) -> str:
+    text = "(none)" if value is None else value.decode()
+    return text if len(text) <= LENGTH else text[: LENGTH - 1] + "…"
+
+
+def _changed(
+    old: dict[str, msgspec.Raw], new: dict[str, msgspec.Raw]
+) -> Iterator[tuple[str, bytes | None, bytes | None]]:
+    """(name, old value, new value) of the names whose values differ, sorted; None where there is none."""
+    for name in sorted(old.keys() | new.keys()):
+        before, after = (bytes(side[name]) if name in side else None for side in (old, new))
+        if before != after:
+            yield name, before, after
+
+
 def _compare(old: bytes, new: bytes, path: str) -> Iterator[Difference]:
     if old == new:
         return
@@ -43,14 +72,14 @@ def _compare(old: bytes, new: bytes, path: str) -> Iterator[Difference]:
 
 
 def _objects(old: dict[str, msgspec.Raw], new: dict[str, msgspec.Raw], path: str) -> Iterator[Difference]:
-    for name in sorted(old.keys() | new.keys()):
-        place = f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
-        if name not in new:
-            yield Difference("remove", place, old[name], None)
-        elif name not in old:
-            yield Difference("add", place, None, new[name])
+    for name, before, after in _changed(old, new):
+        pointer = f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
+        if after is None:
+            yield Difference("remove", pointer, old[name], None)
+        elif before is None:
+            yield Difference("add", pointer, None, new[name])
         else:
-            yield from _compare(bytes(old[name]), bytes(new[name]), place)
+            yield from _compare(before, after, pointer)
 
 
 def _arrays(old: list[bytes], new: list[bytes], path: str) -> Iterator[Difference]:
