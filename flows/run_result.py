@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from autosync.attention import BAD
 from autosync.errors import AutoSyncError
 from autosync.policy import Counts
 from autosync.ports import Level, Notice
@@ -126,28 +127,18 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
 
 def _notice(db: Any, run: str, outcome: Outcome) -> Notice | None:
     """Changes are told once a run; a failure once until the source succeeds again, and then that it does."""
-    last = history.rows(
-        db,
-        "SELECT run, outcome FROM run WHERE source = ? AND run != ? AND ended IS NOT NULL "
-        "ORDER BY started DESC LIMIT 1",
-        [outcome.source, run],
-    )
     if outcome.error:
-        good = history.rows(
-            db,
-            "SELECT run FROM run WHERE source = ? AND outcome IN ('changed', 'unchanged') "
-            "ORDER BY started DESC LIMIT 1",
-            [outcome.source],
-        )
+        good = history.newest_run(db, outcome.source, "succeeded")
         what = blake2b(outcome.error.encode(), digest_size=6).hexdigest()
-        since = good[0]["run"] if good else "start"
+        since = good["run"] if good else "start"
         return Notice(
             key=f"{outcome.outcome}:{outcome.source}:{what}:{since}",
             title=f"{outcome.source}: sync {outcome.outcome}",
             text=outcome.error,
             level="warning" if outcome.outcome == "refused" else "error",
         )
-    recovered = bool(last) and last[0]["outcome"] in ("failed", "refused")
+    last = history.newest_run(db, outcome.source, "finished", but=run)
+    recovered = last is not None and last["outcome"] in BAD
     if outcome.outcome != "changed" and not recovered:
         return None
     counts, level = outcome.counts, "info"
@@ -169,7 +160,7 @@ def _notice(db: Any, run: str, outcome: Outcome) -> Notice | None:
 def as_json(space: Space, run: str) -> dict[str, Any]:
     """A run in the fixed form that `autosync run --json` prints."""
     with space.database(read_only=True) as db:
-        row = history.rows(db, "SELECT * FROM run WHERE run = ?", [run])[0]
+        row = history.run(db, run)
         stages = history.stages(db, run)
     return {
         "source": row["source"],

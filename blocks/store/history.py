@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import msgspec
 
 from autosync.attention import GOOD
+from autosync.policy import Counts
 from blocks.store.schema import Db
 
 Row = dict[str, Any]
@@ -127,6 +128,16 @@ def conditions(*each: tuple[str, Any]) -> tuple[str, list[Any]]:
     return " AND ".join(["1 = 1", *(sql for sql, _ in given)]), [value for _, value in given]
 
 
+def counts(db: Db, collection: int, after: int, upto: int) -> Counts:
+    """How many changes of each kind the batches that end in (after, upto] hold."""
+    row = db.execute(
+        "SELECT sum(inserted), sum(updated), sum(deleted) FROM batch "
+        "WHERE collection = ? AND last_seq > ? AND last_seq <= ?",
+        [collection, after, upto],
+    ).fetchone()
+    return Counts(*(value or 0 for value in row))
+
+
 def changes_since(db: Db, collection: int, after: int, upto: int) -> Changes:
     """Ids changed in (after, upto] -> whether the record is live now, and its canonical bytes after `after`."""
     found = db.execute(
@@ -197,14 +208,31 @@ def runs(db: Db, source: str | None = None, *, since: float = 0, limit: int = 10
     )
 
 
-def newest_run(db: Db, source: str, kind: RunKind = "any", *, columns: str = "SELECT * FROM run") -> Row | None:
+def run(db: Db, run: str) -> Row:
+    """A run's row."""
+    return rows(db, "SELECT * FROM run WHERE run = ?", [run])[0]
+
+
+def arrivals(db: Db, source: str, since: float) -> list[float]:
+    """When the runs of a source since a time began that brought changes; Unix seconds, in order."""
+    sql = (
+        "SELECT started FROM run WHERE source = ? AND started >= ? AND inserted + updated + deleted > 0 "
+        "ORDER BY started"
+    )
+    return [row[0] for row in db.execute(sql, [source, since])]
+
+
+def newest_run(
+    db: Db, source: str, kind: RunKind = "any", *, but: str = "", columns: str = "SELECT * FROM run"
+) -> Row | None:
     """A source's newest run of a kind, in the order in which runs began.
 
     Args:
+        but: A run that is left out.
         columns: What to read of it: SQL of ours up to FROM run.
     """
-    sql = f"{columns} WHERE source = ? AND {RUN_KINDS[kind]} ORDER BY started DESC LIMIT 1"
-    return next(iter(rows(db, sql, [source])), None)
+    sql = f"{columns} WHERE source = ? AND run != ? AND {RUN_KINDS[kind]} ORDER BY started DESC LIMIT 1"
+    return next(iter(rows(db, sql, [source, but])), None)
 
 
 def stages(db: Db, run: str) -> list[Row]:

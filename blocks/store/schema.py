@@ -255,6 +255,16 @@ def _set_journal_mode(db: Db, mode: str) -> None:
     db.execute(f"PRAGMA busy_timeout = {patience}")
 
 
+def damage(db: Db, *, most: int = 1, quick: bool = False) -> list[str]:
+    """What SQLite finds wrong with a database's file, at most so many; none when it is whole.
+
+    Args:
+        quick: Without comparing indexes with their tables.
+    """
+    look = "quick_check" if quick else "integrity_check"
+    return [text for (text,) in db.execute(f"PRAGMA {look}({most})") if text != "ok"]
+
+
 def column_name(path: tuple[str, ...]) -> str:
     """A column's name from a field's path: letters, digits and _ of any script; the parts joined with _."""
     return re.sub(r"\W", "_", "_".join(path)) or "_"

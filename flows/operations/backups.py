@@ -21,6 +21,7 @@ from autosync.suggestions import did_you_mean, or_else
 from blocks import home_id
 from blocks.backup.folder import FolderTarget
 from blocks.store import history
+from blocks.store.schema import damage
 from flows.workspace import Space, now
 
 
@@ -117,9 +118,9 @@ def restore_backup(space: Space, name: str, *, foreign: bool = False) -> Path:
         with gzip.open(packed, "rb") as archive, plain.open("wb") as into:
             shutil.copyfileobj(archive, into, 1 << 20)
         with closing(sqlite3.connect(plain)) as db:
-            said = db.execute("PRAGMA integrity_check").fetchone()[0]
-        if said != "ok":
-            raise StoreError(f"the backup is damaged: {said}", where=name, kept="the present database")
+            wrong = damage(db)
+        if wrong:
+            raise StoreError(f"the backup is damaged: {wrong[0]}", where=name, kept="the present database")
         for path in (space.home.database, *(Path(f"{space.home.database}{end}") for end in ("-wal", "-shm"))):
             if path.exists():
                 path.rename(path.with_name(f"{path.name}.before-restore-{now():.0f}"))

@@ -16,6 +16,7 @@ from autosync.block_settings import EMAIL, SLACK
 from autosync.errors import AutoSyncError
 from autosync.ports import Notifier
 from blocks.store import history, ledger
+from blocks.store.schema import damage
 from flows.operations.backups import open_target
 from flows.operations.copies import MIRROR, STORE, open_copy
 from flows.operations.ingest import request_headers
@@ -58,13 +59,11 @@ def check_database(space: Space) -> Found:
     if not space.home.database.exists():
         return "off", "nothing was synced yet"
     with space.database(read_only=True) as db:
-        said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        wrong = damage(db, quick=True)
         records = sum(row["records"] for row in history.collections(db))
-    return (
-        ("ok", f"{records:,} records")
-        if said == "ok"
-        else ("error", f"damaged: {said}. What to do: run: autosync rebuild")
-    )
+    if wrong:
+        return "error", f"damaged: {wrong[0]}. What to do: run: autosync rebuild"
+    return "ok", f"{records:,} records"
 
 
 def check_mirror(space: Space) -> Found:

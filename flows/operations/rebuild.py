@@ -11,7 +11,7 @@ from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, Refused, 
 from autosync.shards import root_of
 from blocks.store import batches
 from blocks.store.rebuilding import Found, Lines, Step, step, write
-from blocks.store.schema import connect
+from blocks.store.schema import connect, damage
 from flows.operations.copies import COPIES, MIRROR, OTHERS, CopyName, open_copy, parse_copy
 from flows.operations.verify import verify_all
 from flows.prefect_server import running_server
@@ -131,8 +131,8 @@ def _write(space: Space, path: Path, found: list[Found]) -> None:
             assert number is not None
             if root_of(batches.read_rows(db, number), len(one.lines)) != one.root:
                 raise StoreError(f"the new store has another root of {one.name!r}", kept="the store as it was")
-        if (said := str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])) != "ok":
-            raise StoreError(f"the new store is damaged: {said}", kept="the store as it was", todo="check the disk")
+        if wrong := damage(db):
+            raise StoreError(f"the new store is damaged: {wrong[0]}", kept="the store as it was", todo="check the disk")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         db.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.store import batches
+from blocks.store import batches, history
 from flows.workspace import Space, now
 
 HISTORY_DAYS = 90
@@ -15,12 +15,7 @@ def arrivals(space: Space, name: str) -> list[float]:
     with space.database(read_only=True) as db:
         if batches.collection_id(db, space.source(name).into) is None:
             return []
-        rows = db.execute(
-            "SELECT started FROM run WHERE source = ? AND started >= ? AND inserted + updated + deleted > 0 "
-            "ORDER BY started",
-            [name, now() - HISTORY_DAYS * 86_400],
-        )
-        return [row[0] for row in rows]
+        return history.arrivals(db, name, now() - HISTORY_DAYS * 86_400)
 
 
 def learnt(space: Space, name: str, budget: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from blocks.mirror import update as mirror
 from blocks.mirror.files import Target, read_manifest, writing
 from blocks.mirror.repair import gaps, mend
 from blocks.store import batches, history, ledger
-from blocks.store.schema import Db
+from blocks.store.schema import Db, damage
 from flows.operations.copies import COPIES, CopyName, open_copy
 from flows.workspace import Space
 
@@ -33,17 +33,13 @@ def verify_all(space: Space) -> dict[str, Any]:
     """
     rows, problems = [], list[str]()
     with space.database(read_only=True) as db:
-        problems += [f"the database is damaged: {row[0]}. {REBUILD}" for row in _integrity(db) if row[0] != "ok"]
+        problems += [f"the database is damaged: {text}. {REBUILD}" for text in damage(db, most=SHOWN)]
         for row in history.collections(db):
             roots = {f"{name}_root": _root(space, db, name, row["name"], problems) for name in COPIES}
             rows.append({"collection": row["name"], "records": row["records"]} | roots)
             problems += [f"{row['name']}, mirror: {error}" for error in _gaps(space.home.mirror / row["name"])]
     equal = all(len({row[f"{name}_root"] for name in COPIES}) == 1 for row in rows)
     return {"equal": equal and not problems, "collections": rows, "problems": problems}
-
-
-def _integrity(db: Db) -> list[tuple[str]]:
-    return db.execute(f"PRAGMA integrity_check({SHOWN})").fetchall()
 
 
 def repair_mirrors(space: Space) -> list[str]:

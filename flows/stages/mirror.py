@@ -6,7 +6,7 @@ import msgspec
 
 from blocks.mirror import update as files
 from blocks.mirror.files import Target, writing
-from blocks.store import ledger
+from blocks.store import batches, ledger
 from blocks.store.schema import Db
 from flows.tasks import stage
 from flows.workspace import Space, now
@@ -38,7 +38,7 @@ def mirror(space: Space, name: str) -> Mirrored:
 
 
 def _bring_up(db: Db, target: Target) -> Mirrored:
-    records = db.execute("SELECT records FROM collection WHERE collection = ?", [target.collection]).fetchone()[0]
+    records = batches.record_count(db, target.name)
     upto = ledger.newest_seq(db, target.collection)
     cursor = ledger.cursor(db, "mirror", target.collection)
     stats, then = cursor.info.get("stats"), ledger.newest_time(db, target.collection)

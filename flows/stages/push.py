@@ -16,7 +16,7 @@ from autosync.settings import Source
 from autosync.shards import repo_layout
 from blocks.mirror.files import FORMAT
 from blocks.repository.git import GitRepository
-from blocks.store import ledger
+from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
 from blocks.store.shard_files import all_files, touched_files
 from flows.tasks import stage
@@ -65,8 +65,7 @@ class Job:
     @property
     def records(self) -> int:
         """The collection's live records."""
-        row = self.db.execute("SELECT records FROM collection WHERE collection = ?", [self.collection]).fetchone()
-        return int(row[0])
+        return batches.record_count(self.db, self.source.into)
 
     @property
     def layout(self) -> list[int | bool | None]:
@@ -75,12 +74,7 @@ class Job:
 
     def counts(self) -> Counts:
         """What the changes are, together."""
-        row = self.db.execute(
-            "SELECT sum(inserted), sum(updated), sum(deleted) FROM batch "
-            "WHERE collection = ? AND last_seq > ? AND last_seq <= ?",
-            [self.collection, self.cursor.seq, self.newest],
-        ).fetchone()
-        return Counts(*(value or 0 for value in row))
+        return history.counts(self.db, self.collection, self.cursor.seq, self.newest)
 
 
 def push(space: Space, name: str, run: str, root: str) -> Pushed:
