@@ -15,14 +15,17 @@ class AutoSyncError(Exception):
         where: File, line, pointer, record or stage, as far as known.
         kept: What was left untouched.
         todo: What the user can do about it.
+        retry_after: Seconds that the other side asked to wait before the next try; None when it asked for nothing.
     """
 
     retryable = False
     outcome = "failed"
 
-    def __init__(self, what: str, *, where: str = "", kept: str = "", todo: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", kept: str = "", todo: str = "", retry_after: float | None = None
+    ) -> None:
         super().__init__(what)
-        self.what, self.where, self.kept, self.todo = what, where, kept, todo
+        self.what, self.where, self.kept, self.todo, self.retry_after = what, where, kept, todo, retry_after
 
     def __str__(self) -> str:
         parts = [self.what]
@@ -44,7 +47,7 @@ class SourceError(AutoSyncError):
 
 
 class SourceUnavailable(SourceError):
-    """The source did not answer this time."""
+    """The source did not answer this time, or asked to wait."""
 
     retryable = True
 
@@ -84,15 +87,9 @@ class RemoteError(AutoSyncError):
 
 
 class RemoteUnavailable(RemoteError):
-    """The remote did not answer, or asked to wait; `retry_after` is in seconds."""
+    """The remote did not answer, or asked to wait."""
 
     retryable = True
-
-    def __init__(
-        self, what: str, *, where: str = "", kept: str = "", todo: str = "", retry_after: float | None = None
-    ) -> None:
-        super().__init__(what, where=where, kept=kept, todo=todo)
-        self.retry_after = retry_after
 
 
 class RemoteMoved(RemoteUnavailable):

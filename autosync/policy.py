@@ -1,14 +1,21 @@
-"""Decisions as values: what a guard says, when a retry helps, in which order locks are taken."""
+"""Decisions as values: what a guard says, when a retry helps and after what wait, in which order locks are taken."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from autosync.errors import AutoSyncError, Refused
 from autosync.settings import Guard
 
 LOCK_ORDER = ("scheduler", "db-write", "git-push", "notify")
 LEASE_SECONDS = 60
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]+)?")
+LONGEST_WAIT = 300.0
+"""Seconds that a run waits in all because a service asks for it; past them it ends and leaves the rest to the next."""
 LOCK_LIMITS = {f"autosync-{name}": 1 for name in LOCK_ORDER}
 
 
@@ -94,6 +101,47 @@ def guard_deletes(
 def should_retry(error: BaseException) -> bool:
     """Whether the same call may succeed later without anybody changing anything."""
     return isinstance(error, AutoSyncError) and error.retryable
+
+
+def retries_at_once(error: BaseException) -> bool:
+    """Whether a retry may help and nobody asked to wait for a time of their own."""
+    return should_retry(error) and isinstance(error, AutoSyncError) and error.retry_after is None
+
+
+def asked_wait(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Seconds that an HTTP answer asks to wait: Retry-After (seconds or a date), the reset of a spent rate limit.
+
+    Args:
+        headers: Names in lower case.
+        now: Unix seconds, for an answer that doesn't tell its own time in Date.
+
+    Returns:
+        None when it asks for nothing that can be read; the longer one when it asks for both.
+    """
+    sent = _http_date(headers.get("date", ""))
+    clock = now if sent is None else sent
+    after, reset = headers.get("retry-after", "").strip(), headers.get("x-ratelimit-reset", "").strip()
+    asked = list[float]()
+    if _SECONDS.fullmatch(after):
+        asked.append(float(after))
+    elif (at := _http_date(after)) is not None:
+        asked.append(max(at - clock, 0.0))
+    if headers.get("x-ratelimit-remaining", "").strip() == "0" and _SECONDS.fullmatch(reset):
+        asked.append(max(float(reset) - clock, 0.0))
+    return max(asked, default=None)
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+def wait_before_retry(asked: float, tries: int) -> float:
+    """Seconds to wait when somebody asks for a wait: never less than asked, more when tries before this one failed."""
+    return max(asked, *retry_delays(tries + 1))
 
 
 def retry_delays(attempts: int, first: float = 1.0, factor: float = 2.0, most: float = 60.0) -> list[float]:

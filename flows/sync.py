@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +16,7 @@ from prefect.states import Completed, Failed
 from autosync.errors import AutoSyncError
 from flows.artifacts import publish
 from flows.log import event, mask, open_log
+from flows.operations.ingest import Ingested
 from flows.operations.overrides import Instead, Replay, Restored
 from flows.run_result import Outcome, begin, finish, pending
 from flows.stages.ingest import ingest_stage
@@ -23,6 +26,7 @@ from flows.stages.notify import notify_stage
 from flows.stages.push import push_stage
 from flows.stages.store import store_stage
 from flows.tasks import Recorder, recording
+from flows.waiting import Patience, locked
 from flows.workspace import Space, open_space
 
 
@@ -71,19 +75,38 @@ async def _stages(space: Space, source: str, run: str, accept: str, instead: Ins
     outcome.counts, outcome.left_out = found.counts, found.left_out
     if not found.batch and not await asyncio.to_thread(pending, space, source):
         return outcome
+    patience = Patience(f"the sync of {source}")
+    while True:
+        try:
+            async with _lock(space, source, run) as grant:
+                if found.batch and grant.state_version != found.state_version:  # another run stored a batch meanwhile
+                    found = await ingest_stage(space, source, run, accept, instead)
+                    outcome.counts = found.counts
+                if found.batch:
+                    stored = await store_stage(space, source, found.batch, run, grant.token)
+                    outcome.changed(stored.counts)
+                    found = Ingested()  # stored, whatever comes
+                await _publish(space, source, run, outcome)
+            return outcome
+        except AutoSyncError as error:
+            await patience.wait(error)
+
+
+@asynccontextmanager
+async def _lock(space: Space, source: str, run: str) -> AsyncIterator[Grant]:
+    """The run's place; nobody waits for a service inside: the place is given back first, and taken again afterwards."""
     grant: Grant = await lock_stage(space, source, run)
     async with kept(space, run, grant):
-        if found.batch and grant.state_version != found.state_version:  # another run stored a batch meanwhile
-            found = await ingest_stage(space, source, run, accept, instead)
-            outcome.counts = found.counts
-        if found.batch:
-            stored = await store_stage(space, source, found.batch, run, grant.token)
-            outcome.changed(stored.counts)
-        mirrored = await mirror_stage(space, source)
-        outcome.seq, outcome.root, outcome.rebuilt = mirrored.seq, mirrored.root, mirrored.rebuilt
-        pushed = await push_stage(space, source, run, mirrored.root)
-        outcome.commit, outcome.link = pushed.sha, pushed.link
-    return outcome
+        with locked():
+            yield grant
+
+
+async def _publish(space: Space, source: str, run: str, outcome: Outcome) -> None:
+    """Bring mirror and repository up to the store: from their cursors, so that it can be done again after any error."""
+    mirrored = await mirror_stage(space, source)
+    outcome.seq, outcome.root, outcome.rebuilt = mirrored.seq, mirrored.root, mirrored.rebuilt
+    pushed = await push_stage(space, source, run, mirrored.root)
+    outcome.commit, outcome.link = pushed.sha, pushed.link
 
 
 async def _end(space: Space, run: str, outcome: Outcome, recorder: Recorder) -> State[Any]:

@@ -1,4 +1,7 @@
-"""How a plain function becomes a stage: an async Prefect task that works in a thread, retried by policy, timed."""
+"""How a plain function becomes a stage: an async Prefect task that works in a thread, retried by policy, timed.
+
+What a service asks to wait is waited for inside the task, or outside the lock when one is held.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from autosync.policy import retry_delays, should_retry
+from autosync.errors import AutoSyncError
+from autosync.policy import LONGEST_WAIT, retries_at_once, retry_delays
+from flows.waiting import Patience
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -31,6 +36,9 @@ class Recorder:
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
         row: dict[str, Any] = {"name": name, "state": "running", "started": time.time(), "seconds": 0.0, "retries": -1}
+        before = next((stage for stage in self.stages if stage["name"] == name), None)
+        if before is not None and before["state"] != "done":  # this is its next try
+            row["retries"] = before["retries"]
         self.stages = [stage for stage in self.stages if stage["name"] != name] + [row]
         clock = time.perf_counter()
         try:
@@ -60,8 +68,8 @@ def recording() -> Iterator[Recorder]:
 
 
 def _may_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001  # Prefect's signature
-    """Prefect's retry condition: only errors that say that a retry can help."""
-    return isinstance(state.data, BaseException) and should_retry(state.data)
+    """Prefect's retry condition: only errors that say that a retry can help, and don't say when."""
+    return isinstance(state.data, BaseException) and retries_at_once(state.data)
 
 
 class Stage(Generic[P, R]):
@@ -69,8 +77,11 @@ class Stage(Generic[P, R]):
     so that commands which only look at things don't pay for the import of Prefect.
     """
 
-    def __init__(self, function: Callable[P, Awaitable[R]], name: str, description: str, retries: int) -> None:
-        self.function, self.name, self.description, self.retries = function, name, description, retries
+    def __init__(
+        self, function: Callable[P, Awaitable[R]], name: str, description: str, retries: int, longest_wait: float
+    ) -> None:
+        self.function, self.name, self.description = function, name, description
+        self.retries, self.longest_wait = retries, longest_wait
 
     @cached_property
     def task(self) -> Task[..., Any]:
@@ -79,10 +90,14 @@ class Stage(Generic[P, R]):
         from prefect.cache_policies import NO_CACHE
 
         async def work(*args: Any, **kwargs: Any) -> R:
-            row = _row.get()
-            if row is not None:
-                row["retries"] += 1
-            return await self.function(*args, **kwargs)
+            row, patience = _row.get(), Patience(self.name, self.longest_wait)
+            while True:
+                if row is not None:
+                    row["retries"] += 1
+                try:
+                    return await self.function(*args, **kwargs)
+                except AutoSyncError as error:
+                    await patience.wait(error)
 
         decorate: Any = task(
             name=self.name,
@@ -110,13 +125,19 @@ class Stage(Generic[P, R]):
 
 
 def async_stage(
-    name: str, description: str, *, retries: int = RETRIES
+    name: str, description: str, *, retries: int = RETRIES, longest_wait: float = LONGEST_WAIT
 ) -> Callable[[Callable[P, Awaitable[R]]], Stage[P, R]]:
-    """Make an async function a stage: a Prefect task with name, tags and the retry policy, noted by the Recorder."""
-    return lambda function: Stage(function, name, description, retries)
+    """Make an async function a stage: a Prefect task with name, tags and the retry policy, noted by the Recorder.
+
+    Args:
+        longest_wait: Seconds that it waits in all because a service asks for it.
+    """
+    return lambda function: Stage(function, name, description, retries, longest_wait)
 
 
-def stage(name: str, description: str, *, retries: int = RETRIES) -> Callable[[Callable[P, R]], Stage[P, R]]:
+def stage(
+    name: str, description: str, *, retries: int = RETRIES, longest_wait: float = LONGEST_WAIT
+) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """The same for a plain function, which works in a thread so that the flow can renew its lease meanwhile."""
 
     def wrap(function: Callable[P, R]) -> Stage[P, R]:
@@ -124,6 +145,6 @@ def stage(name: str, description: str, *, retries: int = RETRIES) -> Callable[[C
         async def in_thread(*args: P.args, **kwargs: P.kwargs) -> R:
             return await asyncio.to_thread(function, *args, **kwargs)
 
-        return async_stage(name, description, retries=retries)(in_thread)
+        return async_stage(name, description, retries=retries, longest_wait=longest_wait)(in_thread)
 
     return wrap

@@ -20,6 +20,7 @@ from prefect.types import SecretDict
 from pydantic import Field, HttpUrl, SecretStr
 
 from autosync.errors import AutoSyncError, ConfigError, RemoteError, RemoteUnavailable
+from autosync.policy import asked_wait
 from autosync.ports import Stored
 
 __all__ = ["DriveTarget", "GoogleDrive"]
@@ -249,7 +250,7 @@ class DriveTarget:
         except AutoSyncError:
             raise
         except HttpError as error:
-            raise _explained(error.status_code, str(error.reason), self.address) from None
+            raise _explained(error.status_code, str(error.reason), self.address, _asked(error)) from None
         except GoogleAuthError as error:
             if getattr(error, "retryable", False):
                 raise RemoteUnavailable("Google did not answer", where=self.address, kept=_KEPT) from None
@@ -283,6 +284,8 @@ def _passing(error: Exception, also: int) -> bool:
     from httplib2 import HttpLib2Error
 
     if isinstance(error, HttpError):
+        if _asked(error) is not None:  # to be waited for as a whole, by whoever holds nothing meanwhile
+            return False
         return error.status_code >= 500 or error.status_code == also or _busy(error.status_code, str(error.reason))
     return isinstance(error, (ConnectionError, TimeoutError, HttpLib2Error))
 
@@ -291,10 +294,18 @@ def _busy(status: int, reason: str) -> bool:
     return status == 429 or (status == 403 and "rate limit" in reason.lower())
 
 
-def _explained(status: int, reason: str, where: str) -> RemoteError:
+def _asked(error: Any) -> float | None:
+    """The seconds that an HttpError of Drive asks to wait; it seldom does."""
+    status: int = error.status_code
+    return asked_wait(error.resp, now=time.time()) if status in (403, 429) or status >= 500 else None
+
+
+def _explained(status: int, reason: str, where: str, asked: float | None = None) -> RemoteError:
     what = f"Google Drive says: {' '.join(reason.split())[:200]} ({status})"
-    if status >= 500 or _busy(status, reason):
-        return RemoteUnavailable(what, where=where, kept=_KEPT, todo="wait and run again", retry_after=60.0)
+    if asked is not None:
+        what = f"Google Drive asked to wait {asked:,.0f} s: {' '.join(reason.split())[:200]} ({status})"
+    if asked is not None or status >= 500 or _busy(status, reason):
+        return RemoteUnavailable(what, where=where, kept=_KEPT, todo="wait and run again", retry_after=asked)
     todo = {
         401: "make new credentials and put them into the block",
         403: "share the folder with the service account as editor, and see that there is space",

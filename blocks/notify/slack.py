@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from urllib.error import URLError
 
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
 from slack_sdk.errors import SlackObjectFormationError
-from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler, ServerErrorRetryHandler
+from slack_sdk.http_retry.builtin_handlers import ServerErrorRetryHandler
+from slack_sdk.http_retry.handler import RetryHandler
 from slack_sdk.http_retry.request import HttpRequest
 from slack_sdk.http_retry.response import HttpResponse
 from slack_sdk.http_retry.state import RetryState
@@ -21,6 +24,7 @@ from slack_sdk.models.blocks import ContextBlock, HeaderBlock, MarkdownTextObjec
 from slack_sdk.webhook import WebhookClient, WebhookResponse
 
 from autosync.errors import ConfigError, RemoteError, RemoteUnavailable
+from autosync.policy import asked_wait
 from autosync.ports import Level, Notice
 
 __all__ = ["SlackNotifier", "SlackWebhook"]
@@ -81,7 +85,7 @@ class SlackNotifier:
             )
         quiet = logging.getLogger("autosync.slack")
         quiet.setLevel(logging.CRITICAL)  # slack_sdk writes the secret address to its log
-        handlers = [_ShortRateLimit(retries, longest_wait), ServerErrorRetryHandler(max_retry_count=retries)]
+        handlers = [_ShortWait(retries, longest_wait), _ServerError(max_retry_count=retries)]
         self._client = WebhookClient(
             url.strip(),
             timeout=timeout,  # type: ignore[arg-type] # urlopen takes a float; slack_sdk's hint says int
@@ -132,7 +136,7 @@ class SlackNotifier:
             ) from None
 
 
-class _ShortRateLimit(RateLimitErrorRetryHandler):
+class _ShortWait(RetryHandler):
     """Waits as long as Slack asks to, unless that is too long to sit out."""
 
     def __init__(self, retries: int, longest_wait: float) -> None:
@@ -142,28 +146,65 @@ class _ShortRateLimit(RateLimitErrorRetryHandler):
     def _can_retry(
         self,
         *,
+        state: RetryState,  # noqa: ARG002  # the handlers' signature
+        request: HttpRequest,  # noqa: ARG002
+        response: HttpResponse | None = None,
+        error: Exception | None = None,  # noqa: ARG002
+    ) -> bool:
+        wait = _asked(response.status_code, response.headers) if response is not None else None
+        return wait is not None and wait <= self._longest_wait
+
+    def prepare_for_next_attempt(
+        self,
+        *,
+        state: RetryState,
+        request: HttpRequest,  # noqa: ARG002
+        response: HttpResponse | None = None,
+        error: Exception | None = None,  # noqa: ARG002
+    ) -> None:
+        """Sit the wait out, a little longer at random."""
+        wait = _asked(response.status_code, response.headers) if response is not None else None
+        time.sleep((wait or 0.0) + random.random())  # noqa: S311  # spreads waiters
+        state.next_attempt_requested = True
+        state.increment_current_attempt()
+
+
+class _ServerError(ServerErrorRetryHandler):
+    """Repeats after a failure of Slack's for which it asks no wait."""
+
+    def _can_retry(
+        self,
+        *,
         state: RetryState,
         request: HttpRequest,
         response: HttpResponse | None = None,
         error: Exception | None = None,
     ) -> bool:
-        if not super()._can_retry(state=state, request=request, response=response, error=error) or response is None:
+        if response is not None and _asked(response.status_code, response.headers) is not None:
             return False
-        wait = next((values[0] for name, values in response.headers.items() if name.lower() == "retry-after"), "1")
-        return wait.isdigit() and int(wait) <= self._longest_wait
+        return super()._can_retry(state=state, request=request, response=response, error=error)
+
+
+def _asked(status: int, headers: Mapping[str, str | list[str]]) -> float | None:
+    """The seconds that Slack asks to wait; one for a rate limit without a time."""
+    if status != 429 and status < 500:
+        return None
+    plain = {name.lower(): value if isinstance(value, str) else value[0] for name, value in headers.items()}
+    wait = asked_wait(plain, now=time.time())
+    return 1.0 if wait is None and status == 429 else wait
 
 
 def _refusal(response: WebhookResponse) -> RemoteError:
     """Slack's answer as an error that says what to do."""
     status, said = response.status_code, response.body.strip()[:100]
     if status == 429 or status >= 500:
-        wait = response.headers.get("Retry-After", "")
+        wait = _asked(status, response.headers)
         return RemoteUnavailable(
-            "Slack asked to wait" if status == 429 else f"Slack failed with status {status}",
+            f"Slack failed with status {status}" if wait is None else f"Slack asked to wait {wait:,.0f} s",
             where="slack",
             kept=_KEPT,
             todo="nothing; it is sent again later",
-            retry_after=float(wait) if wait.isdigit() else None,
+            retry_after=wait,
         )
     todo = _GONE if status in (401, 403, 404, 410) else "report this notice's text; Slack can't show it"
     return RemoteError(f"Slack refused the message: {status} {said}", where="slack", kept=_KEPT, todo=todo)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -25,6 +24,7 @@ import requests
 from github.Requester import Requester
 
 from autosync.errors import RemoteError, RemoteUnavailable
+from autosync.policy import asked_wait
 from blocks.repository.git import KEPT
 
 __all__ = ["Entry", "GitHubApi", "GitHubRefused", "blob_sha", "network_errors"]
@@ -33,6 +33,7 @@ T = TypeVar("T")
 Sha = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 Entry = dict[str, str | None]
 PER_PAGE = 100
+LIMITED = 60.0  # what GitHub wants after a limit that it gives no time for
 
 
 class GitHubRefused(RemoteError):
@@ -339,8 +340,9 @@ class GitHubApi:
     def _error(self, answer: Answer, noun: str) -> RemoteError:
         """An answer as an error that says what to do."""
         status, message = answer.status, answer.message
-        what = f"GitHub says: {message or 'wait'} ({status})"
+        what = f"GitHub says: {message} ({status})"
         if (wait := _wait(answer)) is not None:
+            what = f"GitHub asked to wait {wait:,.0f} s: {message or 'no reason given'} ({status})"
             return RemoteUnavailable(
                 what, where=self._where, kept=KEPT, todo="nothing; it goes on later", retry_after=wait
             )
@@ -390,16 +392,9 @@ def _stands_at(branch: str, sha: str) -> Callable[[Ref], bool]:
 
 
 def _wait(answer: Answer) -> float | None:
-    """The seconds that GitHub asks to wait for, or None when this is no rate limit."""
-    headers = answer.headers
-    spent = headers.get("x-ratelimit-remaining") == "0"
-    if answer.status not in (403, 429) or not (
-        answer.status == 429 or spent or "retry-after" in headers or Requester.isRateLimitError(answer.message or "")
-    ):
-        return None
-    if headers.get("retry-after", "").isdigit():
-        return float(headers["retry-after"])
-    if spent and headers.get("x-ratelimit-reset", "").isdigit():
-        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
-        return max(1.0, float(headers["x-ratelimit-reset"]) - now)
-    return 60.0
+    """The seconds that GitHub asks to wait for, or None when this is no rate limit and no pause."""
+    asked = asked_wait(answer.headers, now=time.time())
+    if answer.status in (403, 429):
+        limited = answer.status == 429 or Requester.isRateLimitError(answer.message or "")
+        return LIMITED if asked is None and limited else asked
+    return asked if answer.status >= 500 and "retry-after" in answer.headers else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from autosync.errors import SourceError, SourceUnavailable
+from autosync.policy import asked_wait
 from blocks.sources.file import FileReading
 from blocks.sources.file_access import digest_of
 from blocks.sources.json_rows import KEPT, Part
@@ -146,7 +148,9 @@ def _explained(shown: str, timeout: float) -> Iterator[None]:
 def _check(answer: httpx.Response, shown: str) -> None:
     code = answer.status_code
     if code >= 500 or code in (408, 425, 429):
-        raise SourceUnavailable(f"the server answered {code}", where=shown, kept=KEPT, todo="wait; it is tried again")
+        wait = asked_wait(dict(answer.headers), now=time.time())
+        what = f"the server answered {code}" + ("" if wait is None else f" and asked to wait {wait:,.0f} s")
+        raise SourceUnavailable(what, where=shown, kept=KEPT, todo="wait; it is tried again", retry_after=wait)
     if code != 200:
         todo = "give the server what it asks for" if code in (401, 403) else "correct `location`"
         raise SourceError(f"the server answered {code} {answer.reason_phrase}", where=shown, kept=KEPT, todo=todo)

@@ -53,7 +53,10 @@ def status_of(results: list[dict[str, Any]]) -> int:
 
 
 def run_all(here: Space, names: list[str], accept: str = "", **parameters: Any) -> list[dict[str, Any]]:
-    """Run the sync flow for each source, one after the other, and return the runs as `run --json` prints them."""
+    """Run the sync flow for each source and return the runs as `run --json` prints them.
+
+    One after the other, but none waits for another that waits for a service.
+    """
     reach_server(here)
     from flows.service.running import sync_source
 
@@ -76,7 +79,10 @@ def reach_server(here: Space) -> None:
 async def _each(
     here: Space, names: list[str], accept: str, parameters: dict[str, Any], call: Any
 ) -> list[dict[str, Any]]:
-    return [await call(here, name, accept, **parameters) for name in names]
+    from flows.waiting import start
+
+    runs = [await start(call(here, name, accept, **parameters)) for name in names]
+    return [await run for run in runs]
 
 
 class waiting:  # reads as a statement

@@ -9,13 +9,15 @@ import asyncio
 import fnmatch
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from autosync.settings import Source
 from blocks.sources.own_folders import OwnFolders
 from blocks.sources.registry import kind_of
 from flows.log import event, open_log
+from flows.waiting import start
 from flows.workspace import Space, open_space
 
 SETTLE_MS = 400
@@ -64,8 +66,10 @@ async def watch(space: Space, stop: asyncio.Event) -> None:
     from flows.service.running import sync_source, warm
 
     await warm()
+    syncs = Syncs(lambda name: sync_source(space, name))
     async for name in saved(space, stop):
-        await sync_source(space, name)
+        await syncs.sync(name)
+    await syncs.stop()
 
 
 async def saved(space: Space, stop: asyncio.Event) -> AsyncIterator[str]:
@@ -82,6 +86,44 @@ async def saved(space: Space, stop: asyncio.Event) -> AsyncIterator[str]:
         for name in touched_sources(space, {path for _, path in changes}):
             event("observer", name, "a file was saved")
             yield name
+
+
+class Syncs:
+    """Syncs one source after the other; one that waits because a service asks to holds up no other source.
+
+    Args:
+        call: Syncs a source by name.
+    """
+
+    def __init__(self, call: Callable[[str], Coroutine[Any, Any, Any]]) -> None:
+        self._call = call
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._again = set[str]()
+
+    async def sync(self, name: str) -> None:
+        """Sync a source now, or after the run of it that waits."""
+        self._collect()
+        if name in self._waiting:
+            self._again.add(name)
+            return
+        self._waiting[name] = await start(self._sync(name))
+        self._collect()
+
+    async def stop(self) -> None:
+        """End the runs that still wait; the next runs do the rest."""
+        for task in self._waiting.values():
+            task.cancel()
+        await asyncio.gather(*self._waiting.values(), return_exceptions=True)
+
+    def _collect(self) -> None:
+        for name in [name for name, task in self._waiting.items() if task.done()]:
+            self._waiting.pop(name).result()
+
+    async def _sync(self, name: str) -> None:
+        await self._call(name)
+        while name in self._again:
+            self._again.discard(name)
+            await self._call(name)
 
 
 def main() -> None:

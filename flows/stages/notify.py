@@ -14,6 +14,9 @@ from blocks.store import ledger
 from flows.tasks import stage
 from flows.workspace import Space, now
 
+LONGEST_NOTICE_WAIT = 60.0
+"""Seconds that a run, whose work is done, waits for a messenger that asks for it; the next run delivers, too."""
+
 
 class Notified(msgspec.Struct, frozen=True, kw_only=True):
     """Notices delivered, and those that stay in the outbox."""
@@ -58,20 +61,38 @@ def open_channels(space: Space) -> Channels:
     return channels if channels.open or channels.errors else Channels([ConsoleNotifier()], [])
 
 
-def deliver(notice: Notice, channels: list[Notifier]) -> tuple[str, list[str]]:
+def deliver(notice: Notice, channels: list[Notifier]) -> tuple[str, dict[str, AutoSyncError]]:
     """Try the channels in order.
 
     Returns:
-        The channel that took the notice ("" for none), and what the others said.
+        The channel that took the notice ("" for none), and the errors of the others.
     """
-    said: list[str] = []
+    errors: dict[str, AutoSyncError] = {}
     for channel in channels:
         try:
             channel.send(notice)
-            return channel.name, said
+            return channel.name, errors
         except AutoSyncError as error:
-            said.append(f"{channel.name}: {error.what}")
-    return "", said
+            errors[channel.name] = error
+    return "", errors
+
+
+def undelivered(notice: Notice, channels: Channels, errors: dict[str, AutoSyncError]) -> AutoSyncError:
+    """The error for a notice that no channel took; it asks for the longest wait that one of them asked for."""
+    error = RemoteUnavailable if channels.open or channels.retryable else ConfigError
+    waits = [error.retry_after for error in errors.values() if error.retry_after is not None]
+    return error(
+        f"no channel took the notice {notice.title!r}: {_reasons(channels, errors)}",
+        where="notify",
+        kept="the notice stays in the outbox; the sync itself is complete",
+        todo="see: autosync health; it is sent with the next run",
+        retry_after=max(waits, default=None),
+    )
+
+
+def _reasons(channels: Channels, errors: dict[str, AutoSyncError]) -> str:
+    closed = [str(error) for error in channels.errors]
+    return "; ".join([*closed, *(f"{name}: {error.what}" for name, error in errors.items())])
 
 
 def notify(space: Space) -> Notified:
@@ -86,25 +107,16 @@ def notify(space: Space) -> Notified:
         while claimed := ledger.claim(db, now=now()):
             number, notice = claimed
             channels = channels if channels.open else open_channels(space)
-            channel, said = deliver(notice, channels.open)
+            channel, errors = deliver(notice, channels.open)
             if not channel:
-                said = [*(str(error) for error in channels.errors), *said]
-                ledger.undelivered(db, number, "; ".join(said))
-                raise _undelivered(notice, said, retryable=bool(channels.open) or channels.retryable)
+                error = undelivered(notice, channels, errors)
+                ledger.undelivered(db, number, _reasons(channels, errors))
+                raise error
             ledger.delivered(db, number, channel, now=now())
             count += 1
         return Notified(delivered=count, waiting=ledger.waiting(db))
 
 
-def _undelivered(notice: Notice, said: list[str], *, retryable: bool) -> AutoSyncError:
-    """The error for a notice that no channel took."""
-    error = RemoteUnavailable if retryable else ConfigError
-    return error(
-        f"no channel took the notice {notice.title!r}: {'; '.join(said)}",
-        where="notify",
-        kept="the notice stays in the outbox; the sync itself is complete",
-        todo="see: autosync health; it is sent with the next run",
-    )
-
-
-notify_stage = stage("notify", "Deliver the notices that wait in the outbox, each once.")(notify)
+notify_stage = stage(
+    "notify", "Deliver the notices that wait in the outbox, each once.", longest_wait=LONGEST_NOTICE_WAIT
+)(notify)

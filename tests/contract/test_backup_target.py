@@ -350,6 +350,16 @@ def test_a_refusal_says_what_to_do(
     assert todo in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [403, 429, 503])
+def test_a_wait_that_drive_asks_for_is_passed_on(drive: DriveServer, file: Path, status: int) -> None:
+    """With Retry-After the call is not repeated at once: the error carries the seconds."""
+    reply = Reply(status, {"error": {"code": status, "message": "Rate Limit Exceeded"}}, {"Retry-After": "40"})
+    drive.faults.append(Fault("/upload/", reply=reply, times=9))
+    with pytest.raises(RemoteUnavailable, match="asked to wait 40 s") as caught:
+        google(drive, retries=3).put(file, "a.tar", HOME)
+    assert caught.value.retry_after == 40 and drive.faults[0].times == 8
+
+
 def test_wrong_credentials_stay_secret(drive: DriveServer) -> None:
     """A refused token is a RemoteError without the token; a broken key file is a ConfigError without the key."""
     target = google(drive, token="wrong-secret")

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,9 @@ LIMITS: list[tuple[int, dict[str, str], str, float]] = [
     (429, {"Retry-After": "7"}, "Too many requests", 7),
     (403, {}, "You have exceeded a secondary rate limit and have been temporarily blocked", 60),
     (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "{in90}"}, "API rate limit exceeded for user", 90),
+    (429, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "{in90}"}, "API rate limit exceeded for user", 90),
+    (403, {"Retry-After": "{date90}"}, "You have exceeded a secondary rate limit. Please wait.", 90),
+    (503, {"Retry-After": "20"}, "Service unavailable", 20),
 ]
 
 
@@ -180,12 +184,16 @@ def test_a_rate_limit_says_how_long_to_wait(
 ) -> None:
     """Each of GitHub's ways to say "later" becomes RemoteUnavailable with the seconds to wait."""
     first = remote.commit(commit({"a": b"1"}), parent=None)
-    sent = {name: value.replace("{in90}", str(int(time.time()) + 90)) for name, value in headers.items()}
+    later = time.time() + 90
+    sent = {
+        name: value.format(in90=int(later), date90=formatdate(later, usegmt=True)) for name, value in headers.items()
+    }
     server.faults.append(Fault(path, reply=Reply(status, {"message": message}, sent), times=9))
     with pytest.raises(RemoteUnavailable) as caught:
         remote.commit(commit({"a": b"2"}, 2), parent=first)
     assert caught.value.retry_after == pytest.approx(wait, abs=2)
-    assert server.sha("main") == first
+    assert caught.value.what.startswith("GitHub asked to wait ")
+    assert server.sha("main") == first and server.faults[0].times == 8, "asked once"
 
 
 REFUSALS: list[tuple[str, int, str]] = [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -138,13 +140,24 @@ def test_a_dead_webhook_says_what_to_do(slack: SlackServer, status: int) -> None
         assert not caught.value.retryable
 
 
-def test_slack_asking_to_wait_is_passed_on(slack: SlackServer) -> None:
-    """A wait longer than granted within one send is RemoteUnavailable with its seconds, at once."""
-    slack.faults.append(Fault(reply=Reply(429, b"", {"Retry-After": "30"})))
-    with pytest.raises(RemoteUnavailable) as caught:
+@pytest.mark.parametrize("form", [str, lambda seconds: formatdate(time.time() + seconds, usegmt=True)])
+@pytest.mark.parametrize("status", [429, 503])
+def test_slack_asking_to_wait_is_passed_on(slack: SlackServer, status: int, form: Callable[[int], str]) -> None:
+    """A wait longer than granted within one send is RemoteUnavailable with its seconds, at once, in either form."""
+    slack.faults.append(Fault(reply=Reply(status, b"", {"Retry-After": form(30)}), times=9))
+    with pytest.raises(RemoteUnavailable, match="Slack asked to wait") as caught:
         webhook(slack, retries=2).send(NOTICE)
-    assert caught.value.retry_after == 30
+    assert caught.value.retry_after == pytest.approx(30, abs=2)
     assert len(slack.calls) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_short_wait_is_as_long_as_slack_asks(slack: SlackServer, status: int) -> None:
+    """A second that Slack asks for is waited within the send."""
+    slack.faults.append(Fault(reply=Reply(status, b"", {"Retry-After": "1"})))
+    webhook(slack, retries=1).send(NOTICE)
+    first, second = slack.calls
+    assert second.at - first.at >= 1
 
 
 @pytest.mark.parametrize("reply", [Reply(429, b"", {"Retry-After": "0"}), Reply(500, b"rollup_error")])

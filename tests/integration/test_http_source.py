@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -252,6 +254,22 @@ def test_json_has_many_names(place: Pipeline, site: Site, kind: str) -> None:
     """What servers call JSON, or don't name at all, is read."""
     site.rule = lambda path, headers: (200, {"Content-Type": kind}, b'[{"id":"a"}]')
     assert place.load().counts.inserted == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_wait_that_the_server_asks_for_is_passed_on(place: Pipeline, site: Site, status: int) -> None:
+    """Retry-After, in seconds or as a date, goes with the error; nothing was changed."""
+    asked = ["30", formatdate(time.time() + 30, usegmt=True)]
+    site.rule = lambda path, headers: (status, {"Retry-After": asked[0]}, b"")
+    while asked:
+        with pytest.raises(SourceUnavailable, match=f"answered {status} and asked to wait ") as caught:
+            place.load()
+        assert caught.value.retry_after == pytest.approx(30, abs=2)
+        asked.pop(0)
+    site.rule = lambda path, headers: (status, {}, b"")
+    with pytest.raises(SourceUnavailable) as caught:
+        place.load()
+    assert caught.value.retry_after is None
 
 
 def test_no_room_for_the_answer_is_told(tmp_path: Path, site: Site) -> None:

@@ -12,7 +12,7 @@ from autosync.ports import Notice
 from blocks.store import ledger
 from flows.report import tell_anomalies
 from flows.stages.analyze import analyze
-from flows.stages.notify import deliver, notify
+from flows.stages.notify import Channels, deliver, notify, undelivered
 from flows.workspace import now
 from reports.report_values import Anomaly
 from tests.contract.conftest import mailer, webhook
@@ -39,16 +39,27 @@ def smtp(tmp_path: Path) -> Iterator[SmtpDouble]:
 def test_what_slack_refuses_goes_by_email(slack: SlackServer, smtp: SmtpDouble) -> None:
     """A dead webhook is told, and the notice reaches people by mail, over TLS, with its Persian subject."""
     slack.faults.append(Fault(reply=Reply(404, b"no_service"), times=9))
-    channel, said = deliver(NOTICE, [webhook(slack), mailer(smtp)])
-    assert channel == "email" and said and said[0].startswith("slack: ")
+    channel, errors = deliver(NOTICE, [webhook(slack), mailer(smtp)])
+    assert channel == "email" and list(errors) == ["slack"]
     mail = smtp.taken[0]
     assert NOTICE.title in mail["Subject"]
 
 
 def test_slack_is_first_while_it_works(slack: SlackServer, smtp: SmtpDouble) -> None:
     """Email stays quiet while Slack takes notices."""
-    assert deliver(NOTICE, [webhook(slack), mailer(smtp)]) == ("slack", [])
+    assert deliver(NOTICE, [webhook(slack), mailer(smtp)]) == ("slack", {})
     assert len(slack.posted) == 1 and not smtp.taken
+
+
+def test_a_messenger_that_asks_to_wait_is_waited_for(slack: SlackServer, smtp: SmtpDouble) -> None:
+    """When nobody takes a notice, the next try comes no sooner than Slack asks; when email fails alone, by itself."""
+    slack.faults.append(Fault(reply=Reply(429, b"", {"Retry-After": "30"})))
+    smtp.data_answer = "451 later"
+    channels = Channels([webhook(slack), mailer(smtp)], [])
+    _, errors = deliver(NOTICE, channels.open)
+    error = undelivered(NOTICE, channels, errors)
+    assert error.retry_after == 30 and "slack: Slack asked to wait 30 s; email: " in error.what
+    assert undelivered(NOTICE, channels, {"email": errors["email"]}).retry_after is None
 
 
 def test_an_anomaly_is_told_once(tmp_path: Path) -> None:

@@ -66,8 +66,10 @@ def trace(target: Path) -> None:
     """Attach the stopwatch; the file is written when the program ends."""
     make = Stage.__init__
 
-    def made(self: Stage[..., Any], function: Any, name: str, description: str, retries: int) -> None:
-        make(self, timed(name, function), name, description, retries)
+    def made(
+        self: Stage[..., Any], function: Any, name: str, description: str, retries: int, longest_wait: float
+    ) -> None:
+        make(self, timed(name, function), name, description, retries, longest_wait)
 
     Stage.__init__ = made  # type: ignore[method-assign]
     listen()

@@ -13,11 +13,14 @@ from autosync.errors import AutoSyncError, Refused
 from autosync.policy import (
     LOCK_ORDER,
     Counts,
+    asked_wait,
     guard_deletes,
     guard_input,
     lock_names,
+    retries_at_once,
     retry_delays,
     should_retry,
+    wait_before_retry,
 )
 from autosync.settings import Guard
 
@@ -98,6 +101,64 @@ def test_locks_are_taken_in_one_order_only() -> None:
 def test_only_what_may_pass_by_itself_is_retried(error: BaseException, again: bool) -> None:
     """A fault that somebody must mend is told at once."""
     assert should_retry(error) is again
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (errors.RemoteUnavailable("x"), True),
+        (errors.RemoteUnavailable("x", retry_after=3), False),
+        (errors.SourceUnavailable("x", retry_after=0), False),
+        (errors.RemoteError("x"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_who_asks_to_wait_is_not_asked_again_at_once(error: BaseException, again: bool) -> None:
+    """Prefect's own delays are for errors that ask for no time."""
+    assert retries_at_once(error) is again
+
+
+NOW = 1_700_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": " 7.5 "}, 7.5),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT"}, 30),
+        ({"retry-after": "Tuesday, 14-Nov-23 22:13:50 GMT"}, 30),
+        ({"retry-after": "Tue Nov 14 22:13:50 2023"}, 30),
+        ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT", "date": "Tue, 14 Nov 2023 22:13:40 GMT"}, 10),
+        ({"retry-after": "Tue, 14 Nov 2023 22:00:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "²"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"x-ratelimit-reset": str(NOW + 90)}, None),
+        ({"x-ratelimit-reset": str(NOW + 90), "x-ratelimit-remaining": "4"}, None),
+        ({"x-ratelimit-reset": str(NOW + 90), "x-ratelimit-remaining": "0"}, 90),
+        (
+            {"x-ratelimit-reset": str(NOW + 90), "x-ratelimit-remaining": "0", "date": "Tue, 14 Nov 2023 22:14:20 GMT"},
+            30,
+        ),
+        ({"x-ratelimit-reset": str(NOW - 1), "x-ratelimit-remaining": "0"}, 0),
+        ({"x-ratelimit-reset": "later", "x-ratelimit-remaining": "0"}, None),
+        ({"x-ratelimit-reset": str(NOW + 90), "x-ratelimit-remaining": "0", "retry-after": "20"}, 90),
+    ],
+)
+def test_what_an_answer_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds, all three forms of a date, a spent limit's reset; by the server's own clock where it tells it."""
+    assert asked_wait(headers, now=NOW) == seconds
+
+
+def test_a_wait_is_never_shorter_than_asked() -> None:
+    """What is asked, or more when tries fail one after the other."""
+    assert [wait_before_retry(6, tries) for tries in range(6)] == [6, 6, 6, 8, 16, 32]
+    assert [wait_before_retry(0, tries) for tries in range(3)] == [1, 2, 4]
+    assert wait_before_retry(3600, 0) == 3600
 
 
 def test_waits_grow_up_to_a_ceiling() -> None:
