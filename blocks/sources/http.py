@@ -141,7 +141,10 @@ def _explained(shown: str, timeout: float) -> Iterator[None]:
         ) from None
     except httpx.TransportError as error:
         raise SourceUnavailable(
-            f"the connection failed: {error or type(error).__name__}", where=shown, kept=KEPT, todo="check the network"
+            f"the connection failed: {str(error) or 'no reason was given'}",
+            where=shown,
+            kept=KEPT,
+            todo="check the network",
         ) from None
 
 

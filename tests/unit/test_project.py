@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,39 @@ def test_the_lock_holds_versions_with_hashes_and_no_address() -> None:
     assert len(pins) > 100
     assert text.count("--hash=sha256:") >= len(pins)
     assert "://" not in text and "--index" not in text and "--find-links" not in text
+
+
+def test_every_package_tells_that_it_is_typed() -> None:
+    """Each package of the wheel carries py.typed, so that whoever imports it gets its types."""
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "packages"
+    ]
+    assert [name for name in packages if not (ROOT / name / "py.typed").exists()] == []
+
+
+def test_hooks_download_nothing() -> None:
+    """The hooks of .pre-commit-config.yaml are local, and run what `make check` runs."""
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert [repo["repo"] for repo in yaml.safe_load(text)["repos"]] == ["local"] and "://" not in text
+    recipe = (ROOT / "Makefile").read_text().split("check: $(STAMP)")[1].split("\n\n")[0]
+    for program in ("ruff format", "ruff check", "mypy autosync blocks analytics reports flows tests", "lint-imports"):
+        assert program in text and program in recipe
+
+
+def test_the_index_leads_to_every_page() -> None:
+    """docs/README.md names each page of docs/ once; every link between the project's pages leads somewhere."""
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or index.count(f"({page.name})") == 1, page.name
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_glossary_is_sorted_and_short() -> None:
+    """One line a word, in the order of a dictionary, no word twice."""
+    words = re.findall(r"^\| (.+?) \| .+ \|$", (ROOT / "docs" / "glossary.md").read_text(), re.M)[1:]
+    assert words == sorted(set(words), key=str.lower) and len(words) > 40
 
 
 def test_fastapi_is_held_where_prefect_works() -> None:
