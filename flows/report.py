@@ -12,8 +12,9 @@ from prefect.artifacts import acreate_markdown_artifact
 from autosync.ports import Notice
 from blocks.store import ledger
 from flows.log import event, open_log
+from flows.operations.notify import open_email
 from flows.stages.analyze import analyze_stage
-from flows.stages.notify import notify_stage, open_email
+from flows.stages.notify import notify_stage
 from flows.stages.report import report_stage
 from flows.workspace import Space, open_space
 

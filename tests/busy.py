@@ -16,7 +16,7 @@ from autosync.settings import Home
 from blocks.store import ledger
 from blocks.store.schema import Db, transaction
 from flows.operations.ingest import ingest
-from flows.stages.store import store
+from flows.operations.store import store
 from flows.workspace import Space, now
 
 DAYS = 30

@@ -23,11 +23,11 @@ from blocks.mirror.files import read_manifest
 from blocks.store import batches, ledger
 from blocks.store import staged_batch as staging
 from flows.operations.ingest import Ingested, ingest
+from flows.operations.mirror import Mirrored, mirror
 from flows.operations.overrides import Instead
+from flows.operations.push import Pushed, push
+from flows.operations.store import store
 from flows.operations.verify import verify_all
-from flows.stages.mirror import Mirrored, mirror
-from flows.stages.push import Pushed, push
-from flows.stages.store import store
 from flows.workspace import Space, now
 
 WRITES = frozenset(

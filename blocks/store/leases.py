@@ -38,8 +38,15 @@ class LeaseHolder:
 
 
 def add_waiter(db: Db, run: str, name: str, process: ProcessId, *, now: float) -> None:
-    """Note that a run is about to ask for a lease; a run that asks again replaces its row."""
+    """Note that a run is about to ask for a lease.
+
+    A run may ask again; what its first lease was, when the server could not be told of its release, stays to be freed.
+    """
     with transaction(db, revise=False):
+        db.execute(
+            "UPDATE _lease SET run = run || ' until ' || coalesce(released, since) WHERE run = ? AND lease IS NOT NULL",
+            [run],
+        )
         db.execute(
             "INSERT OR REPLACE INTO _lease (run, name, since, pid, process_start, boot) VALUES (?, ?, ?, ?, ?, ?)",
             [run, name, now, process.pid, process.start, process.boot],

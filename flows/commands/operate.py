@@ -159,8 +159,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write the report: KPIs, failures, changes, charts."""
-    from flows.stages.analyze import analyze
-    from flows.stages.report import write_report
+    from flows.operations.analyze import analyze
+    from flows.operations.report import write_report
 
     here = space()
     require_store(here)

@@ -17,7 +17,7 @@ from blocks.repository.copy import RepositoryCopy
 from blocks.store import history
 from blocks.store.copy import StoreCopy
 from blocks.store.schema import Db
-from flows.stages.push import open_remote
+from flows.operations.push import open_remote
 from flows.workspace import Space
 
 CopyName = Literal["store", "mirror", "repo"]

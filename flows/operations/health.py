@@ -20,9 +20,9 @@ from blocks.store.schema import damage
 from flows.operations.backups import open_target
 from flows.operations.copies import MIRROR, STORE, open_copy
 from flows.operations.ingest import request_headers
+from flows.operations.notify import open_email, open_slack
+from flows.operations.push import open_remote
 from flows.operations.status import all_facts, waiting_text
-from flows.stages.notify import open_email, open_slack
-from flows.stages.push import open_remote
 from flows.workspace import Space, now
 
 Status = Literal["ok", "warning", "error", "off"]

@@ -1,1 +1,1 @@
-"""One file per stage: the work as a plain function, and the thin Prefect task around it."""
+"""The stages of a run as Prefect tasks: each names the plain function that does the work, in `flows.operations`."""

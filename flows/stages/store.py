@@ -2,35 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from autosync.policy import Counts
-from blocks.store import batches
-from blocks.store import staged_batch as staging
+from flows.operations.store import store
 from flows.tasks import stage
-from flows.workspace import Space, now
-
-
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """The changes that the batch became: seq range and counts."""
-
-    first_seq: int
-    last_seq: int
-    counts: Counts
-
-
-def store(space: Space, name: str, batch: str, run: str, token: int) -> Stored:
-    """Apply a staged batch and discard it.
-
-    Raises:
-        StaleLock: A newer run holds the source.
-        StoreError: The database can't be written; nothing of the batch was.
-    """
-    folder = space.home.staging / batch
-    with space.database() as db:
-        applied = batches.apply(db, staging.load(folder), space.source(name), run=run, token=token, now=now())
-    staging.discard(folder)
-    return Stored(first_seq=applied.first_seq, last_seq=applied.last_seq, counts=applied.counts)
-
 
 store_stage = stage("store", "Apply the batch: records, change log and source state in one transaction.")(store)

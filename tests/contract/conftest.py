@@ -17,7 +17,7 @@ from blocks.notify.slack import SlackWebhook
 from blocks.repository.git import GitRepository
 from blocks.repository.github import GitHubRepository
 from blocks.store import ledger
-from flows.stages.push import Job, commit_changes
+from flows.operations.push import Job, commit_changes
 from tests.doubles.github_server import TOKEN, GitHubServer
 from tests.doubles.memory import MemoryRemote
 from tests.doubles.slack_server import SlackServer

@@ -172,7 +172,7 @@ def test_numbers_stay_as_they_were_written(live: tuple[Space, httpx.Client]) -> 
 def _store(space: Space, source: str, run: str) -> None:
     from blocks.store import ledger
     from flows.operations.ingest import ingest
-    from flows.stages.store import store
+    from flows.operations.store import store
 
     found = ingest(space, source, run, "", None)
     assert found.batch

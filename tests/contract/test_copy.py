@@ -17,8 +17,8 @@ from autosync.records import canonical
 from autosync.shards import root_of
 from blocks.store import compaction, ledger
 from flows.operations.copies import COPIES, OTHERS, CopyName, open_copy, parse_copy
+from flows.operations.push import open_remote
 from flows.operations.rebuild import rebuild_store
-from flows.stages.push import open_remote
 from flows.workspace import now
 from tests.pipeline import Pipeline
 

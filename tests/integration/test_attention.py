@@ -14,10 +14,10 @@ from autosync.attention import Status, worst
 from autosync.change_detection import Refusal
 from autosync.ports import Notice
 from blocks.store import ledger
+from flows.operations.analyze import analyze
 from flows.operations.health import check_freshness
 from flows.operations.status import describe_status
 from flows.service.dashboard import StoreReading
-from flows.stages.analyze import analyze
 from flows.workspace import Space, now
 from reports import attention as report
 from reports.dashboard import attention as pages

@@ -22,8 +22,8 @@ from autosync.settings import Home
 from blocks.sources.reader import Context, NothingKnown, Previous, Reading
 from blocks.sources.registry import reader_of
 from blocks.store import ledger
+from flows.operations.mirror import mirror
 from flows.prefect_server import prepare
-from flows.stages.mirror import mirror
 from tests.pipeline import Pipeline
 
 GOOD = b'[{"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "c", "n": 3}]'

@@ -20,10 +20,10 @@ from blocks.notify.slack import SlackWebhook
 from blocks.store import ledger
 from flows.operations.backups import save_backup
 from flows.operations.health import Health, examine
+from flows.operations.notify import notify
 from flows.operations.plan import describe
 from flows.operations.status import describe_status
 from flows.report import mail
-from flows.stages.notify import notify
 from flows.workspace import Space, now
 from tests.doubles.smtp_server import PASSWORD, USER, SmtpDouble
 from tests.integration.service import Service, up

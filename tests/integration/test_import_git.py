@@ -22,8 +22,8 @@ from autosync.records import parse
 from blocks.store import batches, history, ledger
 from flows.operations.import_history import import_history, imported_source
 from flows.operations.ingest import ingest
+from flows.operations.store import store
 from flows.service.dashboard import StoreReading
-from flows.stages.store import store
 from flows.workspace import now
 from reports.dashboard.app import create_app
 from tests.histories import git, write_history

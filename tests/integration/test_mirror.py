@@ -22,8 +22,8 @@ from autosync.shards import MIRROR_BITS, level
 from blocks.mirror import update as files
 from blocks.mirror.files import Manifest, read_manifest
 from blocks.store import ledger
+from flows.operations.mirror import Mirrored, mirror
 from flows.operations.verify import repair_mirrors
-from flows.stages.mirror import Mirrored, mirror
 from flows.workspace import now
 from tests.pipeline import Pipeline
 

@@ -10,9 +10,9 @@ import pytest
 
 from autosync.ports import Notice
 from blocks.store import ledger
+from flows.operations.analyze import analyze
+from flows.operations.notify import Channels, deliver, notify, undelivered
 from flows.report import tell_anomalies
-from flows.stages.analyze import analyze
-from flows.stages.notify import Channels, deliver, notify, undelivered
 from flows.workspace import now
 from reports.report_values import Anomaly
 from tests.contract.conftest import mailer, webhook

@@ -19,7 +19,7 @@ from autosync.shards import level, repo_layout
 from blocks.repository.git import trailers_of
 from blocks.store.schema import Db
 from blocks.store.shard_files import all_files, touched_files
-from flows.stages.push import open_remote
+from flows.operations.push import open_remote
 from flows.workspace import now
 from tests.pipeline import Pipeline, dying
 
@@ -230,7 +230,7 @@ def test_a_commit_whose_cursor_was_not_kept_is_recognised(place: Pipeline) -> No
 
 def test_a_push_that_dies_anywhere_makes_one_commit(place: Pipeline) -> None:
     """Before each write of the push in turn: run again, the change is committed once."""
-    from flows.stages.push import push
+    from flows.operations.push import push
 
     for writes in range(30):
         place.write([{"id": "a", "n": writes}])
@@ -247,7 +247,7 @@ def test_a_push_that_dies_anywhere_makes_one_commit(place: Pipeline) -> None:
 
 
 def mirror_root(place: Pipeline) -> str:
-    from flows.stages.mirror import mirror
+    from flows.operations.mirror import mirror
 
     return mirror(place.space, "things").root
 

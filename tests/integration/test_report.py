@@ -10,8 +10,8 @@ import pypdfium2
 import pytest
 
 from autosync.settings import Home
-from flows.stages.analyze import analyze
-from flows.stages.report import write_report
+from flows.operations.analyze import analyze
+from flows.operations.report import write_report
 from flows.workspace import Space
 from reports.report_generator import markdown
 from reports.report_pdf import pdf

@@ -15,11 +15,11 @@ from autosync.errors import ConfigError, MirrorDamaged, Refused
 from autosync.ports import Commit
 from autosync.records import canonical
 from blocks.mirror.versions import chain
+from flows.operations.mirror import mirror
 from flows.operations.overrides import Restored
 from flows.operations.plan import describe
+from flows.operations.push import open_remote
 from flows.operations.restore import write_collection
-from flows.stages.mirror import mirror
-from flows.stages.push import open_remote
 from tests.pipeline import Pipeline
 
 PLACES = ["store", "mirror", "repo"]

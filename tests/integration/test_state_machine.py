@@ -23,8 +23,8 @@ from blocks.mirror.files import read_manifest
 from blocks.store import batches, compaction, history, ledger
 from blocks.store.schema import Db, transaction
 from blocks.store.shard_files import all_files
+from flows.operations.push import open_remote
 from flows.operations.verify import repair_mirrors
-from flows.stages.push import open_remote
 from flows.workspace import now
 from tests.pipeline import Pipeline, dying, mirrored_states
 

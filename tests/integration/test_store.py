@@ -20,7 +20,7 @@ from blocks.store.schema import INDEX_NAMES, column_name, connect
 from flows.operations.ingest import ingest
 from flows.operations.overrides import Replay
 from flows.operations.plan import describe
-from flows.stages.store import store
+from flows.operations.store import store
 from flows.workspace import now
 from tests.pipeline import Pipeline
 

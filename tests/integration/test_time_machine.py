@@ -18,9 +18,9 @@ from autosync.errors import ConfigError
 from autosync.ports import Commit
 from autosync.records import canonical
 from blocks.repository.copy import stored_at
+from flows.operations.mirror import mirror
+from flows.operations.push import open_remote, push
 from flows.operations.restore import write_collection
-from flows.stages.mirror import mirror
-from flows.stages.push import open_remote, push
 from tests.pipeline import Pipeline
 
 FIRST = 1_700_000_000

@@ -28,7 +28,7 @@ from autosync.settings import Home
 from blocks.repository.git import GitRepository
 from blocks.repository.github import GitHubRepository
 from blocks.store import ledger
-from flows.stages.push import Job, commit_changes
+from flows.operations.push import Job, commit_changes
 from flows.workspace import Space
 from tests.doubles.github_server import TOKEN, GitHubServer
 from tests.performance.inputs import configuration, make_first
@@ -70,7 +70,7 @@ def push(folder: Path, address: str) -> dict[str, float]:
 def apart(folder: Path, address: str) -> dict[str, float]:
     """The same in a process of its own, with its peak memory and the CPU that the double took meanwhile."""
     before = cpu()
-    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--push", str(folder), address]
+    command = [sys.executable, "-m", getattr(__spec__, "name", __name__), "--push", str(folder), address]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
         peak = Peak(program)
         said, _ = program.communicate()

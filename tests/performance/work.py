@@ -89,8 +89,8 @@ def case(folder: Path, name: str) -> dict[str, Any]:
     from autosync.settings import Home
     from blocks.store import ledger
     from flows.operations.ingest import ingest
-    from flows.stages.mirror import mirror
-    from flows.stages.store import store
+    from flows.operations.mirror import mirror
+    from flows.operations.store import store
     from flows.workspace import Space
 
     space = Space(Home(folder / "home"), folder / "autosync.toml")
