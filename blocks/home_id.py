@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from autosync.errors import StoreError
+from blocks.files import explained, replacing
 
 _FORM = re.compile(r"[0-9a-f]{16}")
 _KEPT = "every backup"
@@ -54,19 +55,10 @@ def claim(path: Path) -> str:
     """
     if known := read(path):
         return known
-    fresh, id = path.with_name(f".{path.name}.{os.getpid()}"), secrets.token_hex(8)
-    try:
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(_Note(id, os.fstat(file.fileno()).st_ino)))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"the home's id can't be written: {error.strerror}",
-            where=str(path),
-            kept=_KEPT,
-            todo="make room on the disk, or make the folder writable, then run again",
-        ) from None
+    id, todo = secrets.token_hex(8), "make room on the disk, or make the folder writable, then run again"
+    with (
+        explained("the home's id can't be written", path, kept=_KEPT, todo=todo),
+        replacing(path, mode=0o600) as file,
+    ):
+        file.write(msgspec.json.encode(_Note(id, os.fstat(file.fileno()).st_ino)))
     return read(path) or id  # another process may have been quicker

@@ -36,7 +36,7 @@ def original_umask() -> int:
     return _original[0] if _original else -1
 
 
-def open_to_others(path: Path) -> None:
-    """Give a file that somebody asked for the rights that it had from any other program of theirs."""
+def open_to_others(descriptor: int) -> None:
+    """Give an open file that somebody asked for the rights that it had from any other program of theirs."""
     if _original:
-        path.chmod(0o666 & ~_original[0])
+        os.fchmod(descriptor, 0o666 & ~_original[0])

@@ -7,13 +7,11 @@ template, unless it was escaped before) and reaches Typst as JSON, never as sour
 from __future__ import annotations
 
 import base64
-import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from autosync.errors import StoreError
 from reports.charts import chart_titles, charts
 from reports.markup import Markdown, as_code, as_text
 from reports.report_values import ReportValues
@@ -23,7 +21,7 @@ from reports.words import NOTHING, Language
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["ChartsAs", "Format", "ReportValues", "charts", "markdown", "write"]
+__all__ = ["ChartsAs", "Format", "ReportValues", "charts", "markdown", "render"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 Format = Literal["md", "pdf"]
@@ -68,17 +66,11 @@ def _template() -> Template:
     return environment.get_template("report.md.j2")
 
 
-def write(
-    values: ReportValues, folder: Path, formats: Iterable[Format] = ("md",), language: Language = "en"
-) -> list[Path]:
-    """Write report.md with its charts, and report.pdf where wanted; each file appears whole or not at all.
-
-    Returns:
-        The files written, the reports first.
+def render(values: ReportValues, formats: Iterable[Format] = ("md",), language: Language = "en") -> dict[Path, bytes]:
+    """The files of a report: report.md and its charts, report.pdf where wanted, the reports first.
 
     Raises:
         ConfigError: A PDF is wanted and the extra `pdf` is not installed.
-        StoreError: The folder can't be written.
     """
     wanted = set(formats)
     files = {Path("report.md"): markdown(values, language).encode()} if "md" in wanted else {}
@@ -88,21 +80,4 @@ def write(
         files[Path("report.pdf")] = pdf(values, language)
     if "md" in wanted:
         files |= {Path("charts") / f"{name}.svg": data for name, data in charts(values, language).items()}
-    try:
-        for path, data in files.items():
-            _replace(folder / path, data)
-    except OSError as error:
-        raise StoreError(
-            f"the report can't be written: {error.strerror}",
-            where=str(folder),
-            kept="the report before, as far as it was not replaced yet",
-            todo="make room on the disk, or make the folder writable",
-        ) from None
-    return [folder / path for path in files]
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as handle:
-        handle.write(data)
-    Path(handle.name).replace(path)
+    return files

@@ -22,6 +22,7 @@ from pydantic import Field, HttpUrl, SecretStr
 from autosync.errors import AutoSyncError, ConfigError, RemoteError, RemoteUnavailable
 from autosync.policy import asked_wait
 from autosync.ports import Stored
+from blocks.files import put_in_place
 
 __all__ = ["DriveTarget", "GoogleDrive"]
 
@@ -157,7 +158,7 @@ class DriveTarget:
                 if _sums(part)["md5"] != found[0].get("md5Checksum"):
                     kept = f"{path} as it was"
                     raise RemoteUnavailable(f"{name} came damaged", where=self.address, kept=kept, todo="run again")
-                part.replace(path)
+                put_in_place(part, path)
             finally:
                 part.unlink(missing_ok=True)
 

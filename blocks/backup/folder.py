@@ -15,6 +15,7 @@ import msgspec
 
 from autosync.errors import RemoteError
 from autosync.ports import Stored
+from blocks.files import put_in_place, write_whole
 
 __all__ = ["FolderTarget"]
 
@@ -63,7 +64,7 @@ class FolderTarget:
                 # Until the new file is in place both sums are valid: a crash in between leaves no doubt.
                 self._write_sum(name, digest, *(self._sums(name) if target.exists() else ()))
                 self._write(name + _MANIFEST, msgspec.json.encode(_Manifest(name, home)) + b"\n")
-                part.replace(target)
+                put_in_place(part, target)
                 self._write_sum(name, digest)
             finally:
                 part.unlink(missing_ok=True)
@@ -84,8 +85,7 @@ class FolderTarget:
                         kept=f"{path} as it was",
                         todo="restore an older backup and check the disk",
                     )
-                part.replace(path)
-                _sync(path.parent)
+                put_in_place(part, path)
             finally:
                 part.unlink(missing_ok=True)
 
@@ -160,13 +160,7 @@ class FolderTarget:
         self._write(name + _SUM, "".join(f"{digest}  {name}\n" for digest in digests).encode())
 
     def _write(self, name: str, data: bytes) -> None:
-        part = self._folder / f".{name}{_PART}"
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._folder / name)
-        _sync(self._folder)
+        write_whole(self._folder / name, data)
 
     @contextlib.contextmanager
     def _errors(self, name: str, kept: str) -> Iterator[None]:
@@ -196,27 +190,15 @@ def _stored(name: str, status: os.stat_result, digest: str, home: str) -> Stored
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy in pieces to the disk itself, and return the SHA-256 of what was read."""
+    """Copy in pieces, and return the SHA-256 of what was read."""
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("wb") as writer:
         while piece := reader.read(CHUNK):
             digest.update(piece)
             writer.write(piece)
-        writer.flush()
-        os.fsync(writer.fileno())
     return digest.hexdigest()
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Make the folder's entries durable, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

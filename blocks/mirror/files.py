@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import msgspec
 
-from autosync.errors import MirrorDamaged, StoreError
+from autosync.errors import MirrorDamaged
 from autosync.shards import Shard, file_name, mirror_layout
+from blocks.files import explained, write_whole
 
 FORMAT = 1
 Stats = dict[str, list[int]]
@@ -117,30 +118,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(seal(manifest)), indent=1))
 
 
-def write_file(path: Path, data: bytes | Iterable[bytes]) -> list[int]:
-    """Write a whole file or nothing: temporary file, fsync, rename. Returns its size, time and inode.
+def write_file(path: Path, data: bytes | Iterable[bytes], *, sync_entry: bool = True) -> list[int]:
+    """Write a file of a mirror whole or not at all. Returns its size, time and inode.
 
     Args:
-        data: All of it, or its parts one after the other.
+        data: All of it, or its pieces one after the other.
+        sync_entry: See `replacing`.
 
     Raises:
         StoreError: It can't be written; what was there before stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as handle:
-            handle.writelines([data] if isinstance(data, bytes) else data)
-            handle.flush()
-            os.fsync(handle.fileno())
-            stat = identity(os.fstat(handle.fileno()))
-        temporary.replace(path)
-        return stat
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with _explained(path):
+        return identity(write_whole(path, data, sync_entry=sync_entry))
 
 
 @contextmanager
@@ -151,21 +140,16 @@ def writing(folder: Path) -> Iterator[None]:
         StoreError: The folder can't be made or written to.
     """
     with ExitStack() as held:
-        try:
+        with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             fcntl.flock(held.enter_context((folder / ".lock").open("a")), fcntl.LOCK_EX)
-        except OSError as error:
-            raise _unwritable(folder, error) from None
         yield
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"the mirror can't be written: {error.strerror}",
-        where=str(path),
-        kept="the database; the mirror follows with the next run",
-        todo="make room on the disk, or make the folder writable, then run again",
-    )
+def _explained(path: Path) -> AbstractContextManager[None]:
+    kept = "the database; the mirror follows with the next run"
+    todo = "make room on the disk, or make the folder writable, then run again"
+    return explained("the mirror can't be written", path, kept=kept, todo=todo)
 
 
 def identity(stat: os.stat_result) -> list[int]:

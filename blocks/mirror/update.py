@@ -158,7 +158,7 @@ def _write(
             if not first:
                 return None
             passing = Passing()
-            stats[path.name] = write_file(path, passing.through(chain([first], pieces)))
+            stats[path.name] = write_file(path, passing.through(chain([first], pieces)), sync_entry=False)
         return passing.shard(start)
 
     write_file(target.folder / "pending", b"")

@@ -6,13 +6,12 @@ as markup. As written here it is one file that loads nothing and runs nothing.
 
 from __future__ import annotations
 
-import os
 import re
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autosync.errors import StoreError
+from blocks.files import explained, write_whole
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
@@ -68,15 +67,8 @@ def publish(result: ExpectationSuiteValidationResult, docs: Path) -> Path:
     head = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     html = html.replace("<head>", f"<head>{head}", 1).replace("</head>", f"<style>{_STYLE}</style></head>", 1)
     page = docs.absolute() / "index.html"
-    try:
-        docs.mkdir(parents=True, exist_ok=True)
-        fresh = page.with_name(f".index.{os.getpid()}.html")
-        fresh.write_text(html, encoding="utf-8")
-        fresh.replace(page)
-    except OSError as error:
-        raise StoreError(
-            f"the Data Docs can't be written: {error.strerror}", where=str(page), kept="everything as it was"
-        ) from None
+    with explained("the Data Docs can't be written", page, kept="everything as it was"):
+        write_whole(page, html.encode())
     return page
 
 

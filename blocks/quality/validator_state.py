@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from blocks.files import replacing
+
 TICK = 0.05
 
 
@@ -43,11 +45,8 @@ def read(state: Path) -> State | None:
 
 def write(state: Path, note: State) -> None:
     """Replace the file at once; only its owner may read it."""
-    fresh = beside(state, f".{note.pid}")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as handle:
-        handle.write(msgspec.json.encode(note))
-    fresh.replace(state)
+    with replacing(state, mode=0o600) as file:
+        file.write(msgspec.json.encode(note))
 
 
 def claim(state: Path) -> int | None:

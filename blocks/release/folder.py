@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autosync.errors import AutoSyncError, ConfigError, LockTimeout
 from autosync.release_policy import Build
+from blocks.files import sync, write_whole
 
 __all__ = ["KEEP", "Releases", "pack", "sha256", "unpack"]
 
@@ -154,11 +155,10 @@ class Releases:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("releases") / name)
         fresh.replace(self.current)
+        sync(self.folder)
 
     def _list(self, names: list[str]) -> None:
-        fresh = self.folder / ".verified.new"
-        fresh.write_text("".join(f"{name}\n" for name in names))
-        fresh.replace(self._verified)
+        write_whole(self._verified, "".join(f"{name}\n" for name in names).encode())
 
 
 def _damaged(what: str) -> AutoSyncError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -15,7 +15,9 @@ from autosync.suggestions import choose_from
 from flows.commands.base import AsJson, app, console, examples, line_printer, moment, print_json, print_table, space
 from flows.commands.inspect import require_store
 
-FORMATS, LANGUAGES = ("md", "pdf"), ("en", "fa")
+FORMATS = ("md", "pdf")
+if TYPE_CHECKING:
+    from reports.report_generator import Format
 
 backup_app = typer.Typer(help="Copies of the database: make, list, restore.", invoke_without_command=True)
 app.add_typer(backup_app, name="backup")
@@ -161,14 +163,16 @@ def report(
     """Write the report: KPIs, failures, changes, charts."""
     from flows.operations.analyze import analyze
     from flows.operations.report import write_report
+    from reports.words import LANGUAGES
 
     here = space()
     require_store(here)
-    for name, known in ((format, FORMATS), (lang or here.settings.report.language, LANGUAGES)):
-        if name not in known:
-            raise ConfigError("the report is written as md or pdf, in en or fa", todo=choose_from(name, known))
-    formats: list[Any] = ["md", "pdf"] if format == "pdf" else ["md"]
-    files = write_report(here, analyze(here), formats, lang or here.settings.report.language)
+    for name, names in ((format, FORMATS), (lang or here.settings.report.language, LANGUAGES)):
+        if name not in names:
+            raise ConfigError("the report is written as md or pdf, in en or fa", todo=choose_from(name, names))
+    formats: list[Format] = ["md", "pdf"] if format == "pdf" else ["md"]
+    language = next((known for known in LANGUAGES if known == lang), here.settings.report.language)
+    files = write_report(here, analyze(here), formats, language)
     if as_json:
         print_json({"files": [str(path) for path in files]})
     else:

@@ -20,6 +20,7 @@ from autosync.ports import BackupTarget, Stored
 from autosync.suggestions import did_you_mean, or_else
 from blocks import home_id
 from blocks.backup.folder import FolderTarget
+from blocks.files import put_in_place
 from blocks.store import history
 from blocks.store.schema import damage
 from flows.workspace import Space, now
@@ -124,7 +125,7 @@ def restore_backup(space: Space, name: str, *, foreign: bool = False) -> Path:
         for path in (space.home.database, *(Path(f"{space.home.database}{end}") for end in ("-wal", "-shm"))):
             if path.exists():
                 path.rename(path.with_name(f"{path.name}.before-restore-{now():.0f}"))
-        plain.replace(space.home.database)
+        put_in_place(plain, space.home.database)
     return space.home.database
 
 

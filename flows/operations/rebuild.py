@@ -9,6 +9,7 @@ from typing import Any
 
 from autosync.errors import AutoSyncError, ConfigError, MirrorDamaged, Refused, StoreError
 from autosync.shards import root_of
+from blocks.files import put_in_place
 from blocks.store import batches
 from blocks.store.rebuilding import Found, Lines, Step, step, write
 from blocks.store.schema import connect, damage
@@ -49,7 +50,7 @@ def rebuild_store(
     try:
         _write(space, fresh, found)
         aside = _keep_aside(space.home.database)
-        fresh.replace(space.home.database)
+        put_in_place(fresh, space.home.database)
     finally:
         _remove(fresh)
     rows = [

@@ -5,23 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blocks.files import explained, write_whole
 from flows.workspace import Space
 
 if TYPE_CHECKING:
     from reports.report_generator import Format
     from reports.report_values import ReportValues
+    from reports.words import Language
 
 
-def write_report(space: Space, values: ReportValues, formats: list[Format], language: str) -> list[Path]:
-    """Write the report.
-
-    Args:
-        formats: `md`, `pdf`.
-        language: `en` or `fa`.
+def write_report(space: Space, values: ReportValues, formats: list[Format], language: Language) -> list[Path]:
+    """Write the report; each file appears whole or not at all.
 
     Returns:
         The files, report.md and report.pdf first.
-    """
-    from reports.report_generator import write
 
-    return list(write(values, space.home.reports, formats, language))  # type: ignore[arg-type]  # checked by the caller
+    Raises:
+        ConfigError: A PDF is wanted and the extra `pdf` is not installed.
+        StoreError: The folder can't be written.
+    """
+    from reports.report_generator import render
+
+    folder, todo = space.home.reports, "make room on the disk, or make the folder writable"
+    kept = "the report before, as far as it was not replaced yet"
+    files = {folder / path: data for path, data in render(values, formats, language).items()}
+    with explained("the report can't be written", folder, kept=kept, todo=todo):
+        for path, data in files.items():
+            write_whole(path, data)
+    return list(files)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autosync.errors import ConfigError, StoreError
+from autosync.errors import ConfigError
+from blocks.files import explained, replacing
 from blocks.private_files import open_to_others
 from blocks.store.schema import Db
 from flows.operations.copies import STORE, CopyName, open_copy, parse_copy
@@ -87,22 +87,12 @@ def write_collection(space: Space, collection: str, as_of: str, to: str, copy_na
 
 def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
     """Write all lines or no file; how many they were."""
-    temporary, count = path.with_name(f".{path.name}.{os.getpid()}.tmp"), 0
-    try:
-        with temporary.open("wb", buffering=1 << 20) as handle:
-            for count, line in enumerate(lines, 1):  # noqa: B007  # counted while written
-                handle.write(line + b"\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        open_to_others(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"the file can't be written: {error.strerror}",
-            where=str(path),
-            kept="what stood there before",
-            todo="make room on the disk, or name a folder that exists and is writable",
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    count, todo = 0, "make room on the disk, or name a folder that exists and is writable"
+    with (
+        explained("the file can't be written", path, kept="what stood there before", todo=todo),
+        replacing(path) as file,
+    ):
+        for count, line in enumerate(lines, 1):  # noqa: B007  # counted while written
+            file.write(line + b"\n")
+        open_to_others(file.fileno())
     return count

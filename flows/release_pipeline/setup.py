@@ -12,6 +12,7 @@ import msgspec
 
 from autosync.errors import AutoSyncError, ConfigError
 from autosync.release_policy import JOBS, Build, Job, Result, missing
+from blocks.files import explained, write_whole
 from blocks.release.worktree import WorkTree
 from flows.release_pipeline.programs import run_program
 
@@ -71,11 +72,13 @@ def junit_of(setup: Setup, job: Job, tries: int) -> Path:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_bytes(data)
-    fresh.replace(path)
+    """Write a file of the release whole or not at all.
+
+    Raises:
+        StoreError: It can't be written; what was there before stays.
+    """
+    with explained("the release's files can't be written", path, kept="what stood there before"):
+        write_whole(path, data)
 
 
 def known(setup: Setup, result: Result) -> Result:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import IO
 
 from autosync.errors import AutoSyncError, ConfigError
+from blocks.files import write_whole
 from flows.log import note, open_log
 from flows.loopback import free_port
 from flows.operations.quality import VALIDATOR
@@ -152,7 +153,7 @@ def _start_server(service: Service, port: int) -> str:
     os.environ |= {API_URL: url, "PREFECT_SERVER_UI_API_URL": url}
     service.say("Starting the Prefect server ...")
     child = service.add("server", "-m", "flows.server_app", "--port", str(port))
-    state.write_text(json.dumps({"api": url, "pid": child.process.pid if child.process else 0}))
+    write_whole(state, json.dumps({"api": url, "pid": child.process.pid if child.process else 0}).encode())
     end = time.monotonic() + START_SECONDS
     while running_server(service.space.home) is None:
         if service.stopping or time.monotonic() > end or (child.process and child.process.poll() is not None):
@@ -169,7 +170,8 @@ def _deploy(space: Space, say: Callable[[str], None], server: str) -> None:
     if server == running_server(space.home):
         say(f"  it asks for the secret in {os.path.relpath(space.home.prefect / SECRET)}")
         settings = space.home.prefect / CLIENT_ENVIRONMENT
-        settings.write_text("".join(f"export {name}={os.environ[name]}\n" for name in (API_URL, CLIENT_SECRET)))
+        exports = (f"export {name}={os.environ[name]}\n".encode() for name in (API_URL, CLIENT_SECRET))
+        write_whole(settings, exports, mode=0o600)
         say(f"Other shells  source {os.path.relpath(settings)}; prefect deployment run 'sync/SOURCE'")
     say(f"Deployments   {', '.join(names)}")
 

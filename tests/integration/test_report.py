@@ -9,6 +9,7 @@ from pathlib import Path
 import pypdfium2
 import pytest
 
+from autosync.errors import StoreError
 from autosync.settings import Home
 from flows.operations.analyze import analyze
 from flows.operations.report import write_report
@@ -48,6 +49,16 @@ def test_what_comes_from_data_is_no_markup(values: ReportValues) -> None:
     text = markdown(changed)
     assert "<script>" not in text and "\n# d" not in text and "[x](http" not in text
     assert "#eval(1)" in text_of(pdf(changed)).replace("\u200b", "").replace("\n", "")
+
+
+def test_a_folder_that_cannot_be_written_is_told(values: ReportValues, tmp_path: Path) -> None:
+    """A file stands where the folder should be: the error says where, and nothing is lost."""
+    space = Space(Home(tmp_path), tmp_path / "autosync.toml")
+    space.home.reports.write_text("a file")
+    with pytest.raises(StoreError, match="the report can't be written") as caught:
+        write_report(space, values, ["md"], "en")
+    assert str(space.home.reports) in caught.value.where
+    assert space.home.reports.read_text() == "a file"
 
 
 def test_the_pdf_shows_the_figures_of_the_markdown(values: ReportValues) -> None:
