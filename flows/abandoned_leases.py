@@ -24,7 +24,7 @@ from blocks.store.leases import LeaseHolder
 from blocks.store.schema import Db
 from flows.log import event
 from flows.prefect_server import lease_folder
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -57,7 +57,7 @@ class AbandonedLeases:
         slots_without_lease_since: Monotonic seconds since which the slots are taken and no lease is there.
     """
 
-    space: Space
+    workspace: Workspace
     client: PrefectClient
     run: str
     slots_without_lease_since: float | None = field(default=None, init=False)
@@ -77,13 +77,13 @@ class AbandonedLeases:
 
     def _rows(self) -> tuple[list[LeaseHolder], list[LeaseHolder]]:
         """The other runs that hold or await a lease: those that may live, and those that are over."""
-        with self.space.database() as db:
+        with self.workspace.database() as db:
             others = [row for row in leases.holders(db) if row.run != self.run]
         over = [row for row in others if row.released is not None or is_dead(row.process)]
         return [row for row in others if row not in over], over
 
     def _adopt(self, row: LeaseHolder) -> bool:
-        with self.space.database() as db:
+        with self.workspace.database() as db:
             return leases.adopt(db, row, current_process())
 
     async def _release_row(self, row: LeaseHolder, lease: str | None) -> None:
@@ -97,11 +97,11 @@ class AbandonedLeases:
         await asyncio.to_thread(self._forget, row)
 
     def _mark_released(self, row: LeaseHolder) -> None:
-        with self.space.database() as db:
+        with self.workspace.database() as db:
             leases.mark_released(db, row.run, now=now())
 
     def _forget(self, row: LeaseHolder) -> None:
-        with self.space.database() as db:
+        with self.workspace.database() as db:
             leases.remove(db, row.run)
             ledger.release_run(db, row.run, now=now())
         event(self.run, row.name, f"freed the locks of run {row.run}: its process {row.process.pid} is gone")
@@ -114,7 +114,7 @@ class AbandonedLeases:
         Args:
             living: Runs whose leases are their own.
         """
-        if lease_folder(self.space.home, os.environ) is None:
+        if lease_folder(self.workspace.home, os.environ) is None:
             return False
         stored = await self._stored()
         expired = [lease for lease in stored if lease.expired and lease.run not in living]
@@ -139,7 +139,7 @@ class AbandonedLeases:
 
     async def _stored(self) -> list[StoredLease]:
         """The leases on our limits that a server of this home alone keeps as files; none for any other server."""
-        folder = lease_folder(self.space.home, os.environ)
+        folder = lease_folder(self.workspace.home, os.environ)
         if folder is None:
             return []
         from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage

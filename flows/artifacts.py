@@ -9,22 +9,22 @@ from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, 
 
 from blocks.store import history
 from flows.run_result import Outcome
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 TABLE_ROWS = 100
 
 
-async def publish(space: Space, run: str, outcome: Outcome) -> None:
+async def publish(workspace: Workspace, run: str, outcome: Outcome) -> None:
     """Leave the artifacts of a run that changed something or failed."""
     if outcome.outcome == "unchanged" and not outcome.counts.quarantined:
         return
     key = "".join(sign if sign.isalnum() else "-" for sign in outcome.source.lower())
     jobs = [
         acreate_markdown_artifact(
-            markdown=summary(space, outcome), key=f"summary-{key}", description=str(outcome)[:200]
+            markdown=summary(workspace, outcome), key=f"summary-{key}", description=str(outcome)[:200]
         )
     ]
-    rows = await asyncio.to_thread(changed_rows, space, run) if outcome.counts.changed and not outcome.error else []
+    rows = await asyncio.to_thread(changed_rows, workspace, run) if outcome.counts.changed and not outcome.error else []
     if rows:
         jobs.append(
             acreate_table_artifact(table=rows, key=f"changes-{key}", description=f"{outcome.source}: {outcome.counts}")
@@ -34,9 +34,9 @@ async def publish(space: Space, run: str, outcome: Outcome) -> None:
     await asyncio.gather(*jobs)
 
 
-def changed_rows(space: Space, run: str) -> list[dict[str, Any]]:
+def changed_rows(workspace: Workspace, run: str) -> list[dict[str, Any]]:
     """The first changes of a run, with documents cut for reading."""
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         rows = history.changes(db, run=run, limit=TABLE_ROWS)
     return [
         {
@@ -54,7 +54,7 @@ def _cut(text: str | None, size: int = 160) -> str:
     return "" if text is None else text if len(text) <= size else text[: size - 1] + "…"
 
 
-def summary(space: Space, outcome: Outcome) -> str:
+def summary(workspace: Workspace, outcome: Outcome) -> str:
     """The Markdown that people read first."""
     counts = outcome.counts
     lines = [f"# {outcome.source}: {outcome.outcome}", ""]
@@ -73,7 +73,7 @@ def summary(space: Space, outcome: Outcome) -> str:
         lines += [f"Damaged mirror files were kept aside and rebuilt: {', '.join(outcome.rebuilt)}."]
     if counts.quarantined:
         lines += ["", "Refused rows: `autosync quarantine list`."]
-    quality = space.home.quality / outcome.source / "index.html"
+    quality = workspace.home.quality / outcome.source / "index.html"
     if quality.exists():
         lines += ["", f"Data Docs of the last check: [{outcome.source}]({quality.as_uri()})"]
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from prefect import flow
 from flows.log import event, open_log
 from flows.operations.backups import left_alone, open_target, save_backup
 from flows.tasks import stage
-from flows.workspace import open_space
+from flows.workspace import open_workspace
 
 save_stage = stage("backup", "Copy the database to the backup target; delete what is past its keep.")(save_backup)
 
@@ -23,10 +23,10 @@ async def backup(home: str = "", config: str = "") -> dict[str, Any]:
     Returns:
         name, size (bytes), sha256 and target of the backup; left, as in `Saved`.
     """
-    space = open_space(home, config)
-    open_log(space.home.log)
-    saved = await save_stage(space)
-    stored, target = saved.stored, await asyncio.to_thread(open_target, space)
+    workspace = open_workspace(home, config)
+    open_log(workspace.home.log)
+    saved = await save_stage(workspace)
+    stored, target = saved.stored, await asyncio.to_thread(open_target, workspace)
     event("backup", "-", f"{stored.name}, {stored.size:,} bytes, to {target.address}")
     if saved.left:
         event("backup", "-", left_alone(saved.left, target.address), logging.WARNING)

@@ -17,7 +17,7 @@ from blocks.store.history import Row
 from flows.log import event, open_log
 from flows.stages.lock import Grant, kept, lock_stage
 from flows.tasks import stage
-from flows.workspace import Space, now, open_space
+from flows.workspace import Workspace, now, open_workspace
 
 
 class Compacted(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,20 +42,20 @@ class Compacted(msgspec.Struct, frozen=True, kw_only=True):
     damaged: list[str] = []
 
 
-def plan_compaction(space: Space) -> list[Compacted]:
+def plan_compaction(workspace: Workspace) -> list[Compacted]:
     """What `compact` would remove, for every collection. Writes nothing."""
-    rule, time = space.settings.retention, now()
-    with space.database(read_only=True) as db:
+    rule, time = workspace.settings.retention, now()
+    with workspace.database(read_only=True) as db:
         found = []
         for row in history.collections(db):
             number, points = row["collection"], compaction.points(db, row["collection"])
             keep = compaction.points_to_keep(db, number, rule, time)
-            versions = mirror_versions.plan(space.home.mirror / row["name"], rule, time, keep)
+            versions = mirror_versions.plan(workspace.home.mirror / row["name"], rule, time, keep)
             found.append(_compacted(row["name"], len(points), compaction.plan(db, number, keep), versions))
         return found
 
 
-def compact_collection(space: Space, row: Row, grant: Grant) -> Compacted:
+def compact_collection(workspace: Workspace, row: Row, grant: Grant) -> Compacted:
     """Merge a collection's batches and version files between the points that are kept.
 
     Args:
@@ -66,15 +66,15 @@ def compact_collection(space: Space, row: Row, grant: Grant) -> Compacted:
         StaleLock: Another run was given the place.
         StoreError: Database or mirror can't be written; every kept point can still be restored.
     """
-    rule, time = space.settings.retention, now()
-    with space.database() as db:
+    rule, time = workspace.settings.retention, now()
+    with workspace.database() as db:
         points = len(compaction.points(db, row["collection"]))
         keep = compaction.points_to_keep(db, row["collection"], rule, time)
         removed = compaction.compact(db, row["collection"], keep, place=grant.place, token=grant.token)
-        folder = space.home.mirror / row["name"]
+        folder = workspace.home.mirror / row["name"]
         with writing(folder):
             versions = mirror_versions.compact(folder, rule, time, keep)
-        freed = compaction.shrink(db, space.home.database)
+        freed = compaction.shrink(db, workspace.home.database)
     return _compacted(row["name"], points, removed, versions, freed)
 
 
@@ -99,10 +99,10 @@ compact_stage = stage("compact", "Merge what is past its retention, in the log a
 )
 
 
-def _collections(space: Space) -> list[Row]:
-    if not space.home.database.exists():
+def _collections(workspace: Workspace) -> list[Row]:
+    if not workspace.home.database.exists():
         return []
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         return history.collections(db)
 
 
@@ -117,13 +117,13 @@ async def compact(home: str = "", config: str = "") -> list[dict[str, Any]]:
     Returns:
         A row a collection, see `Compacted`.
     """
-    space, run = open_space(home, config), str(runtime.flow_run.id or uuid4())
-    open_log(space.home.log)
+    workspace, run = open_workspace(home, config), str(runtime.flow_run.id or uuid4())
+    open_log(workspace.home.log)
     done = list[Compacted]()
-    for row in await asyncio.to_thread(_collections, space):
-        grant: Grant = await lock_stage(space, row["source"] or row["name"], run)
-        async with kept(space, run, grant):
-            done.append(await compact_stage(space, row, grant))
+    for row in await asyncio.to_thread(_collections, workspace):
+        grant: Grant = await lock_stage(workspace, row["source"] or row["name"], run)
+        async with kept(workspace, run, grant):
+            done.append(await compact_stage(workspace, row, grant))
         event(run, row["name"], f"compact: {describe(done[-1])}")
         for path in done[-1].damaged:
             event(run, row["name"], f"compact: left alone, because it can't be read: {path}", logging.WARNING)

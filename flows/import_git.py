@@ -11,7 +11,7 @@ from flows.log import event, mask, open_log
 from flows.operations.import_history import import_history, imported_source
 from flows.stages.lock import Grant, kept, lock_stage
 from flows.tasks import stage
-from flows.workspace import open_space
+from flows.workspace import open_workspace
 
 import_stage = stage("import", "Write the history of a file in a Git repository to the change log.")(import_history)
 
@@ -43,12 +43,12 @@ async def import_git(
         home: The home folder; AUTOSYNC_HOME or ./.autosync when empty.
         config: The configuration file; AUTOSYNC_CONFIG or ./autosync.toml when empty.
     """
-    space, run = open_space(home, config), str(runtime.flow_run.id or uuid4())
-    open_log(space.home.log)
-    source, fed = imported_source(space, path, key, records, collection)
-    grant: Grant = await lock_stage(space, source.name, run)
-    async with kept(space, run, grant):
-        done: dict[str, Any] = await import_stage(space, source, fed, repository, branch, token=grant.token)
+    workspace, run = open_workspace(home, config), str(runtime.flow_run.id or uuid4())
+    open_log(workspace.home.log)
+    source, fed = imported_source(workspace, path, key, records, collection)
+    grant: Grant = await lock_stage(workspace, source.name, run)
+    async with kept(workspace, run, grant):
+        done: dict[str, Any] = await import_stage(workspace, source, fed, repository, branch, token=grant.token)
     said = f"{done['changed']:,} of {done['versions']:,} versions of {done['path']} in {mask(done['repository'])}"
     event(run, source.name, f"imported {said}")
     return done

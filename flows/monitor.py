@@ -14,18 +14,18 @@ from flows.log import event, open_log
 from flows.operations.health import Health, examine
 from flows.stages.notify import notify_stage
 from flows.tasks import stage
-from flows.workspace import Space, now, open_space
+from flows.workspace import Workspace, now, open_workspace
 
 
-def tell(space: Space, rows: list[Health]) -> int:
+def tell(workspace: Workspace, rows: list[Health]) -> int:
     """Put a notice for each module in trouble into the outbox; returns how many are new.
 
     The key holds the day, so that trouble that goes on is told again each day.
     """
-    if not space.home.database.exists():
+    if not workspace.home.database.exists():
         return 0
     day, told = int(now() // 86_400), 0
-    with space.database() as db:
+    with workspace.database() as db:
         for row in rows:
             if row.status in ("warning", "error"):
                 level = "error" if row.status == "error" else "warning"
@@ -49,13 +49,13 @@ async def monitor(home: str = "", config: str = "") -> list[dict[str, Any]]:
     Returns:
         A row a module: module, status, text, seconds.
     """
-    space = open_space(home, config)
-    open_log(space.home.log)
-    rows = await examine_stage(space)
+    workspace = open_workspace(home, config)
+    open_log(workspace.home.log)
+    rows = await examine_stage(workspace)
     table = [{"module": row.module, "status": row.status, "text": row.text, "seconds": row.seconds} for row in rows]
     await acreate_table_artifact(table=table, key="health", description="Health of every module")
     for row in rows:
         event("monitor", "-", f"{row.module}: {row.status}: {row.text}")
-    if await asyncio.to_thread(tell, space, rows):
-        await notify_stage(space)
+    if await asyncio.to_thread(tell, workspace, rows):
+        await notify_stage(workspace)
     return table

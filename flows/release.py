@@ -23,7 +23,7 @@ from flows.release_pipeline.jobs import ACTIONS, WORK
 from flows.release_pipeline.programs import say
 from flows.release_pipeline.setup import COMMANDS, REPORT, Setup, junit_of, known, load_result, write
 from flows.tasks import Stage, stage
-from flows.workspace import open_space
+from flows.workspace import open_workspace
 
 if TYPE_CHECKING:
     from prefect.flows import Flow
@@ -164,7 +164,7 @@ def _flow() -> Flow[..., Any]:
         """
         names = {"repo": repo, "out": out, "to": to, "unit_test": unit_test, "integration_test": integration_test}
         setup = open_setup(**names, smoke=smoke, minutes=minutes, commit=commit, push=push)
-        open_log(open_space(home, private=False).home.log)
+        open_log(open_workspace(home, private=False).home.log)
         states = await _jobs(setup)
         report = setup.out / REPORT
         if report.exists():

@@ -16,7 +16,7 @@ from flows.operations.notify import open_email
 from flows.stages.analyze import analyze_stage
 from flows.stages.notify import notify_stage
 from flows.stages.report import report_stage
-from flows.workspace import Space, open_space
+from flows.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from reports.report_values import ReportValues
@@ -25,10 +25,10 @@ Format = Literal["md", "pdf"]
 ALERT_SECONDS = 2 * 86_400.0
 
 
-def tell_anomalies(space: Space, values: ReportValues) -> int:
+def tell_anomalies(workspace: Workspace, values: ReportValues) -> int:
     """Put a notice for each anomaly of the last two days into the outbox, each once; returns how many are new."""
     told = 0
-    with space.database() as db:
+    with workspace.database() as db:
         for found in values.anomalies:
             if found.time >= values.until - ALERT_SECONDS:
                 expected = f", expected {found.expected[0]:g} to {found.expected[1]:g}" if found.expected else ""
@@ -42,9 +42,9 @@ def tell_anomalies(space: Space, values: ReportValues) -> int:
     return told
 
 
-def mail(space: Space, files: list[Path]) -> bool:
+def mail(workspace: Workspace, files: list[Path]) -> bool:
     """Send the report to the people of [notify] email; False when none is set."""
-    mailer = open_email(space)
+    mailer = open_email(workspace)
     if mailer is None:
         return False
     attachments = [(path.name, path.read_bytes()) for path in files if path.suffix in (".pdf", ".md")]
@@ -66,17 +66,17 @@ async def report(
     Returns:
         `files`: the paths written; `mailed`: whether it was sent by email.
     """
-    space = open_space(home, config)
-    open_log(space.home.log)
-    values = await analyze_stage(space)
+    workspace = open_workspace(home, config)
+    open_log(workspace.home.log)
+    values = await analyze_stage(workspace)
     formats: list[Format] = ["md", "pdf"] if format == "pdf" else ["md"]
-    files = await report_stage(space, values, formats, language or space.settings.report.language)
+    files = await report_stage(workspace, values, formats, language or workspace.settings.report.language)
     from reports.report_generator import markdown
 
-    text = await asyncio.to_thread(markdown, values, language or space.settings.report.language, charts_as="none")
+    text = await asyncio.to_thread(markdown, values, language or workspace.settings.report.language, charts_as="none")
     await acreate_markdown_artifact(markdown=text, key="report", description="The report")
-    mailed = await asyncio.to_thread(mail, space, files)
-    if await asyncio.to_thread(tell_anomalies, space, values):
-        await notify_stage(space)
+    mailed = await asyncio.to_thread(mail, workspace, files)
+    if await asyncio.to_thread(tell_anomalies, workspace, values):
+        await notify_stage(workspace)
     event("report", "-", f"wrote {', '.join(path.name for path in files)}{', mailed' if mailed else ''}")
     return {"files": [str(path) for path in files], "mailed": mailed}

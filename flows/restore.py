@@ -9,7 +9,7 @@ from prefect import flow
 from flows.log import event, open_log
 from flows.operations.restore import write_collection
 from flows.tasks import stage
-from flows.workspace import open_space
+from flows.workspace import open_workspace
 
 restore_stage = stage("restore", "Write a collection as of a seq or time to a file.")(write_collection)
 
@@ -31,8 +31,8 @@ async def restore(
         to: The file to write.
         place: Where to read it from: store, mirror or repo.
     """
-    space = open_space(home, config)
-    open_log(space.home.log)
-    done: dict[str, Any] = await restore_stage(space, collection, as_of, to, place)
+    workspace = open_workspace(home, config)
+    open_log(workspace.home.log)
+    done: dict[str, Any] = await restore_stage(workspace, collection, as_of, to, place)
     event("restore", collection, f"seq {done['seq']}, {done['records']:,} records, to {done['file']}")
     return done

@@ -16,7 +16,7 @@ from autosync.ports import Level, Notice
 from blocks.mirror import update as mirror
 from blocks.store import history, ledger
 from flows.log import mask
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 NAMED = 3
 
@@ -66,19 +66,19 @@ class Outcome:
         )
 
 
-def begin(space: Space, run: str, source: str, scheduled: datetime | None) -> None:
+def begin(workspace: Workspace, run: str, source: str, scheduled: datetime | None) -> None:
     """Note that a run began."""
-    with space.database() as db:
+    with workspace.database() as db:
         ledger.start_run(db, run, source, started=now(), scheduled=scheduled.timestamp() if scheduled else None)
 
 
-def pending(space: Space, name: str) -> bool:
+def pending(workspace: Workspace, name: str) -> bool:
     """Whether a consumer is behind the store, because an earlier run ended between its stages, or somebody else
     wrote to the mirror.
     """
-    source = space.source(name)
-    with space.database() as db:
-        target = space.target(db, source)
+    source = workspace.source(name)
+    with workspace.database() as db:
+        target = workspace.target(db, source)
         if target is None:
             return False
         newest = ledger.newest_seq(db, target.collection)
@@ -88,10 +88,10 @@ def pending(space: Space, name: str) -> bool:
         return not mirror.untouched(target, mirrored.info.get("stats", {}))
 
 
-def finish(space: Space, run: str, outcome: Outcome, stages: list[dict[str, Any]]) -> bool:
+def finish(workspace: Workspace, run: str, outcome: Outcome, stages: list[dict[str, Any]]) -> bool:
     """Note a run's end and put its notice into the outbox. Returns whether notices wait."""
     try:
-        with space.database() as db:
+        with workspace.database() as db:
             facts: dict[str, Any] = {} if outcome.error else _facts(outcome)
             ledger.save_stages(db, run, stages)
             ledger.end_run(
@@ -157,9 +157,9 @@ def _notice(db: Any, run: str, outcome: Outcome) -> Notice | None:
     )
 
 
-def as_json(space: Space, run: str) -> dict[str, Any]:
+def as_json(workspace: Workspace, run: str) -> dict[str, Any]:
     """A run in the fixed form that `autosync run --json` prints."""
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         row = history.run(db, run)
         stages = history.stages(db, run)
     return {

@@ -27,7 +27,7 @@ from flows.stages.push import push_stage
 from flows.stages.store import store_stage
 from flows.tasks import Recorder, recording
 from flows.waiting import Patience, locked
-from flows.workspace import Space, open_space
+from flows.workspace import Workspace, open_workspace
 
 
 @flow(
@@ -54,75 +54,75 @@ async def sync(
         replay: Quarantine rows to take instead of the source.
         restored: The collection as it was, to take instead of the source.
     """
-    space, run = open_space(home, config), str(runtime.flow_run.id or uuid4())
-    open_log(space.home.log)
+    workspace, run = open_workspace(home, config), str(runtime.flow_run.id or uuid4())
+    open_log(workspace.home.log)
     with recording() as recorder:
         try:
-            space.source(source)
-            await asyncio.to_thread(begin, space, run, source, runtime.flow_run.scheduled_start_time)
-            outcome = await _stages(space, source, run, accept, replay or restored)
+            workspace.source(source)
+            await asyncio.to_thread(begin, workspace, run, source, runtime.flow_run.scheduled_start_time)
+            outcome = await _stages(workspace, source, run, accept, replay or restored)
         except BaseException as error:  # the outermost edge: every end of a run is noted, then handed on
             outcome = Outcome.of_error(source, error)
             if not isinstance(error, AutoSyncError):
-                await _end(space, run, outcome, recorder)
+                await _end(workspace, run, outcome, recorder)
                 raise
-        return await _end(space, run, outcome, recorder)
+        return await _end(workspace, run, outcome, recorder)
 
 
-async def _stages(space: Space, source: str, run: str, accept: str, instead: Instead | None) -> Outcome:
+async def _stages(workspace: Workspace, source: str, run: str, accept: str, instead: Instead | None) -> Outcome:
     outcome = Outcome(source)
-    found = await ingest_stage(space, source, run, accept, instead)
+    found = await ingest_stage(workspace, source, run, accept, instead)
     outcome.counts, outcome.left_out = found.counts, found.left_out
-    if not found.batch and not await asyncio.to_thread(pending, space, source):
+    if not found.batch and not await asyncio.to_thread(pending, workspace, source):
         return outcome
     patience = Patience(f"the sync of {source}")
     while True:
         try:
-            async with _lock(space, source, run) as grant:
+            async with _lock(workspace, source, run) as grant:
                 if found.batch and grant.state_version != found.state_version:  # another run stored a batch meanwhile
-                    found = await ingest_stage(space, source, run, accept, instead)
+                    found = await ingest_stage(workspace, source, run, accept, instead)
                     outcome.counts = found.counts
                 if found.batch:
-                    stored = await store_stage(space, source, found.batch, run, grant.token)
+                    stored = await store_stage(workspace, source, found.batch, run, grant.token)
                     outcome.changed(stored.counts)
                     found = Ingested()  # stored, whatever comes
-                await _publish(space, source, run, outcome)
+                await _publish(workspace, source, run, outcome)
             return outcome
         except AutoSyncError as error:
             await patience.wait(error)
 
 
 @asynccontextmanager
-async def _lock(space: Space, source: str, run: str) -> AsyncIterator[Grant]:
+async def _lock(workspace: Workspace, source: str, run: str) -> AsyncIterator[Grant]:
     """The run's place; nobody waits for a service inside: the place is given back first, and taken again afterwards."""
-    grant: Grant = await lock_stage(space, source, run)
-    async with kept(space, run, grant):
+    grant: Grant = await lock_stage(workspace, source, run)
+    async with kept(workspace, run, grant):
         with locked():
             yield grant
 
 
-async def _publish(space: Space, source: str, run: str, outcome: Outcome) -> None:
+async def _publish(workspace: Workspace, source: str, run: str, outcome: Outcome) -> None:
     """Bring mirror and repository up to the store: from their cursors, so that it can be done again after any error."""
-    mirrored = await mirror_stage(space, source)
+    mirrored = await mirror_stage(workspace, source)
     outcome.seq, outcome.root, outcome.rebuilt = mirrored.seq, mirrored.root, mirrored.rebuilt
-    pushed = await push_stage(space, source, run, mirrored.root)
+    pushed = await push_stage(workspace, source, run, mirrored.root)
     outcome.commit, outcome.link = pushed.sha, pushed.link
 
 
-async def _end(space: Space, run: str, outcome: Outcome, recorder: Recorder) -> State[Any]:
+async def _end(workspace: Workspace, run: str, outcome: Outcome, recorder: Recorder) -> State[Any]:
     """Note the end, tell people, leave artifacts; a notice that can't be delivered now waits in the outbox."""
     said = mask(str(outcome))
     get_run_logger().log(logging.ERROR if outcome.error else logging.INFO, said)
     event(run, outcome.source, said, logging.ERROR if outcome.error else logging.INFO)
-    if await asyncio.to_thread(finish, space, run, outcome, recorder.stages):
+    if await asyncio.to_thread(finish, workspace, run, outcome, recorder.stages):
         try:
-            await notify_stage(space)
+            await notify_stage(workspace)
         except AutoSyncError as error:
             event(run, outcome.source, mask(str(error)), logging.WARNING)
             get_run_logger().warning(mask(str(error)))
-        await asyncio.to_thread(finish, space, run, outcome, recorder.stages)
+        await asyncio.to_thread(finish, workspace, run, outcome, recorder.stages)
     for stage in recorder.stages:
         event(run, outcome.source, f"{stage['name']}: {stage['state']} in {stage['seconds']:.3f} s")
-    await publish(space, run, outcome)
+    await publish(workspace, run, outcome)
     name = outcome.outcome.capitalize()
     return Failed(name=name, message=said) if outcome.error else Completed(name=name, message=said)

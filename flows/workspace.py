@@ -31,7 +31,7 @@ def now() -> float:
 
 
 @dataclass(frozen=True)
-class Space:
+class Workspace:
     """The home folder and the configuration of a run."""
 
     home: Home
@@ -98,15 +98,15 @@ class Space:
         return Target(self.home.mirror / source.into, number, source.into, tuple(source.keys))
 
 
-def open_space(home: str = "", config: str = "", *, private: bool = True) -> Space:
-    """The space of the given folders, else of AUTOSYNC_HOME and AUTOSYNC_CONFIG, else the defaults.
+def open_workspace(home: str = "", config: str = "", *, private: bool = True) -> Workspace:
+    """The workspace of the given folders, else of AUTOSYNC_HOME and AUTOSYNC_CONFIG, else the defaults.
 
     Args:
         private: From here on, what this process writes is its user's alone to read.
     """
     home_path = Path(home or os.environ.get("AUTOSYNC_HOME") or DEFAULT_HOME)
     config_path = Path(config or os.environ.get("AUTOSYNC_CONFIG") or DEFAULT_CONFIG)
-    space = Space(Home(home_path.expanduser().resolve()), config_path.expanduser().resolve())
+    workspace = Workspace(Home(home_path.expanduser().resolve()), config_path.expanduser().resolve())
     if private:
-        keep_private(space.home.path)
-    return space
+        keep_private(workspace.home.path)
+    return workspace

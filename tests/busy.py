@@ -17,7 +17,7 @@ from blocks.store import ledger
 from blocks.store.schema import Db, transaction
 from flows.operations.ingest import ingest
 from flows.operations.store import store
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 DAYS = 30
 CONFIG = """
@@ -51,19 +51,19 @@ STAGES = (("ingest", 0.31), ("lock", 0.05), ("store", 0.22), ("mirror", 0.18), (
 PEOPLE = ("سارا محمدی", "Ada Lovelace", "山田 花子", "Grace Hopper", "نیما یوشیج", "Søren Ødegård", "مریم میرزاخانی")
 
 
-def build(folder: Path) -> Space:
+def build(folder: Path) -> Workspace:
     """Fill a folder with a configuration, sources and a store that looks as after a month."""
     chance = random.Random(7)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "autosync.toml").write_text(CONFIG)
-    space = Space(Home(folder / "home"), folder / "autosync.toml")
-    with space.database() as db:
+    workspace = Workspace(Home(folder / "home"), folder / "autosync.toml")
+    with workspace.database() as db:
         _runs(db, chance)
-    _changes(space, chance)
-    with space.database() as db:
+    _changes(workspace, chance)
+    with workspace.database() as db:
         _note(db, run_id(chance), "orders", now() - 400, "failed", 0.8, {"error": str(_error("failed"))})
         ledger.post(db, Notice(key="busy", title="readings: +4", text="readings: +4"), now=now() - 600)
-    return space
+    return workspace
 
 
 def people(version: int) -> list[dict[str, Any]]:
@@ -98,32 +98,43 @@ def readings(version: int) -> list[dict[str, Any]]:
     return [{"station": f"st/{s}", "at": f"2026-01-01T{version:02}:00Z", "celsius": s + version / 10} for s in range(4)]
 
 
-def sync(space: Space, source: str, rows: list[dict[str, Any]], run: str, at: float) -> None:
+def sync(workspace: Workspace, source: str, rows: list[dict[str, Any]], run: str, at: float) -> None:
     """One run of ingest and store whose batch is noted for a time."""
-    (space.base / f"{source}.json").write_bytes(msgspec.json.encode(rows))
-    found = ingest(space, source, run, "", None)
+    (workspace.base / f"{source}.json").write_bytes(msgspec.json.encode(rows))
+    found = ingest(workspace, source, run, "", None)
     if found.batch:
-        with space.database() as db:
+        with workspace.database() as db:
             token = ledger.grant(db, f"source {source}", run, now=at)
-        store(space, source, found.batch, run, token)
-        with space.database() as db, transaction(db):
+        store(workspace, source, found.batch, run, token)
+        with workspace.database() as db, transaction(db):
             db.execute("UPDATE batch SET time = ? WHERE run = ?", [at, run])
             db.execute("UPDATE fence SET released = since")
 
 
-def _changes(space: Space, chance: random.Random) -> None:
+def _changes(workspace: Workspace, chance: random.Random) -> None:
     sources = {"contacts": people, "orders": orders, "readings": readings}
     for version in range(12):
         for number, (source, rows) in enumerate(sources.items()):
             at = now() - (11.5 - version) * 3600 * 2 - number * 60
             run = str(UUID(int=chance.getrandbits(128), version=4))
-            note(space, run, source, at, "changed", inserted=4, updated=version and 1, quarantined=source == "contacts")
-            sync(space, source, rows(version), run, at + 1)
+            note(
+                workspace,
+                run,
+                source,
+                at,
+                "changed",
+                inserted=4,
+                updated=version and 1,
+                quarantined=source == "contacts",
+            )
+            sync(workspace, source, rows(version), run, at + 1)
 
 
-def note(space: Space, run: str, source: str, at: float, outcome: str, seconds: float = 1.9, **facts: Any) -> None:
+def note(
+    workspace: Workspace, run: str, source: str, at: float, outcome: str, seconds: float = 1.9, **facts: Any
+) -> None:
     """One run as `begin` and `finish` note it."""
-    with space.database() as db:
+    with workspace.database() as db:
         _note(db, run, source, at, outcome, seconds, facts)
 
 

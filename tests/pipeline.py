@@ -28,7 +28,7 @@ from flows.operations.overrides import Instead
 from flows.operations.push import Pushed, push
 from flows.operations.store import store
 from flows.operations.verify import verify_all
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 WRITES = frozenset(
     "os.rename os.remove os.mkdir os.rmdir shutil.rmtree shutil.move subprocess.Popen sqlite3.connect".split()
@@ -120,8 +120,8 @@ class Pipeline:
     folder: Path
 
     @property
-    def space(self) -> Space:
-        return Space(Home(self.folder / "home"), self.folder / "autosync.toml")
+    def workspace(self) -> Workspace:
+        return Workspace(Home(self.folder / "home"), self.folder / "autosync.toml")
 
     def configure(self, **source: Any) -> None:
         """Write autosync.toml with one source named `things`; dicts become inline tables."""
@@ -141,31 +141,31 @@ class Pipeline:
     def load(self, accept: str = "", instead: Instead | None = None, source: str = "things", run: str = "") -> Ingested:
         """ingest and store alone."""
         run = run or str(uuid4())
-        found = ingest(self.space, source, run, accept, instead)
+        found = ingest(self.workspace, source, run, accept, instead)
         if found.batch:
-            with self.space.database() as db:
+            with self.workspace.database() as db:
                 token = ledger.grant(db, f"source {source}", run, now=now())
-            store(self.space, source, found.batch, run, token)
+            store(self.workspace, source, found.batch, run, token)
         return found
 
     def run(self, accept: str = "", instead: Instead | None = None, source: str = "things") -> Result:
         """ingest, store, mirror, push; raises what a stage raises."""
         run = str(uuid4())
         found = self.load(accept, instead, source, run)
-        mirrored = mirror(self.space, source)
-        return Result(found, mirrored, push(self.space, source, run, mirrored.root))
+        mirrored = mirror(self.workspace, source)
+        return Result(found, mirrored, push(self.workspace, source, run, mirrored.root))
 
     def load_at(self, time: float, source: str = "things") -> int:
         """ingest, store and mirror as if at a time; mirror and push have read it. Returns the newest seq."""
-        space, run, settings = self.space, str(uuid4()), self.space.source(source)
-        found = ingest(space, source, run)
-        with space.database() as db:
+        workspace, run, settings = self.workspace, str(uuid4()), self.workspace.source(source)
+        found = ingest(workspace, source, run)
+        with workspace.database() as db:
             if found.batch:
-                batch = staging.load(space.home.staging / found.batch)
+                batch = staging.load(workspace.home.staging / found.batch)
                 token = ledger.grant(db, f"source {source}", run, now=time)
                 batches.apply(db, batch, settings, run=run, token=token, now=time)
                 staging.discard(batch.folder)
-            target = space.target(db, settings)
+            target = workspace.target(db, settings)
             assert target is not None, "a source without records has no collection"
             stats = ledger.cursor(db, "mirror", target.collection).info.get("stats")
             newest, records = ledger.newest_seq(db, target.collection), batches.record_count(db, source)
@@ -176,7 +176,7 @@ class Pipeline:
 
     def records(self, collection: str = "things") -> dict[str, str]:
         """The store's live records: id -> canonical text."""
-        with self.space.database(read_only=True) as db:
+        with self.workspace.database(read_only=True) as db:
             rows = db.execute(
                 "SELECT id, doc FROM record JOIN collection USING (collection) WHERE name = ? AND doc IS NOT NULL",
                 [collection],
@@ -185,9 +185,9 @@ class Pipeline:
 
     def git(self, *args: str) -> str:
         """What git says about the home's repository."""
-        command = ["git", "--git-dir", str(self.space.home.repository), *args]
+        command = ["git", "--git-dir", str(self.workspace.home.repository), *args]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def verify(self) -> dict[str, Any]:
         """What `autosync verify` finds."""
-        return verify_all(self.space)
+        return verify_all(self.workspace)

@@ -15,7 +15,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from autosync.errors import ConfigError
-from flows.workspace import Space, open_space
+from flows.workspace import Workspace, open_workspace
 
 
 class Root(TyperGroup):
@@ -77,7 +77,7 @@ def _print_version(value: bool) -> None:
 def source_names() -> list[str]:
     """The sources of autosync.toml for completion; none while it can't be read."""
     try:
-        return [source.name for source in open_space(private=False).settings.source]
+        return [source.name for source in open_workspace(private=False).settings.source]
     except ConfigError:
         return []
 
@@ -110,9 +110,9 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def space(*, private: bool = True) -> Space:
-    """The space that the options name; see `open_space`."""
-    return open_space(private=private)
+def workspace(*, private: bool = True) -> Workspace:
+    """The workspace that the options name; see `open_workspace`."""
+    return open_workspace(private=private)
 
 
 def console() -> Console:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.base import AsJson, app, examples, line_printer, space
+from flows.commands.base import AsJson, app, examples, line_printer, workspace
 
 
 @app.command(epilog=examples("autosync dashboard", "autosync dashboard --port 8080"))
@@ -24,4 +24,4 @@ def dashboard(
     """
     from flows.service.dashboard import serve
 
-    serve(space(), host, port, name or [], line_printer(as_json))
+    serve(workspace(), host, port, name or [], line_printer(as_json))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.base import AsJson, app, console, examples, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, print_json, print_table, workspace
 
 SHOWN = 20
 
@@ -33,7 +33,7 @@ def import_git(
     """
     from flows.operations.import_history import import_history, imported_source
 
-    here = space()
+    here = workspace()
     source, fed = imported_source(here, path, key, records, collection)
     done = import_history(here, source, fed, repository, branch)
     if as_json:

@@ -11,14 +11,14 @@ from autosync.differences import describe_change
 from autosync.errors import AutoSyncError, ConfigError
 from autosync.suggestions import choose_from, unknown_name
 from blocks.store import history, ledger
-from flows.commands.base import AsJson, age, app, console, examples, moment, print_json, print_table, space
+from flows.commands.base import AsJson, age, app, console, examples, moment, print_json, print_table, workspace
 from flows.operations.copies import COPIES
 from flows.operations.status import describe_status, waiting_text
 from flows.operations.verify import repair_mirrors, verify_all
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 
-def require_store(here: Space) -> None:
+def require_store(here: Workspace) -> None:
     """ConfigError when nothing was synced into this home yet."""
     if not here.home.database.exists():
         raise ConfigError("nothing was synced here yet", where=str(here.home.path), todo="run: autosync run")
@@ -27,7 +27,7 @@ def require_store(here: Space) -> None:
 @app.command(epilog=examples("autosync status", "autosync status --json"))
 def status(as_json: AsJson = False) -> None:
     """Per source: last run, freshness, cursors, locks, quarantine."""
-    here = space()
+    here = workspace()
     require_store(here)
     found = describe_status(here)
     if as_json:
@@ -67,7 +67,7 @@ def _row(source: dict[str, Any]) -> list[str]:
 @app.command(epilog=examples("autosync show contacts c-001", "autosync show contacts c-001 --json"))
 def show(collection: str, id: str, as_json: AsJson = False) -> None:
     """Print a record, indented; in canonical form with --json."""
-    here = space()
+    here = workspace()
     require_store(here)
     with here.database(read_only=True) as db:
         doc = history.record(db, collection, id)
@@ -89,7 +89,7 @@ def log_(
     as_json: AsJson = False,
 ) -> None:
     """The change log, newest first."""
-    here = space()
+    here = workspace()
     require_store(here)
     with here.database(read_only=True) as db:
         rows = history.changes(db, collection=collection, id=id, before=before, limit=limit)
@@ -125,7 +125,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Prove by hashes that store, mirror and repository are equal."""
-    here = space()
+    here = workspace()
     require_store(here)
     mended = repair_mirrors(here) if repair else []
     found = verify_all(here) | ({"repaired": mended} if repair else {})

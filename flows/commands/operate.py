@@ -12,7 +12,7 @@ import typer
 from autosync.backups import maker
 from autosync.errors import ConfigError
 from autosync.suggestions import choose_from
-from flows.commands.base import AsJson, app, console, examples, line_printer, moment, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, line_printer, moment, print_json, print_table, workspace
 from flows.commands.inspect import require_store
 
 FORMATS = ("md", "pdf")
@@ -32,7 +32,7 @@ def up(
     """Server, UI, worker, observer and deployments, until Ctrl-C."""
     from flows.service.up import up as serve
 
-    serve(space(), port, line_printer(as_json), observe=observe)
+    serve(workspace(), port, line_printer(as_json), observe=observe)
 
 
 @app.command(epilog=examples("autosync health", "autosync health --json"))
@@ -40,7 +40,7 @@ def health(as_json: AsJson = False) -> None:
     """One row a module, each tried: from the server and the database to the disk and freshness."""
     from flows.prefect_server import prepare
 
-    here = space()
+    here = workspace()
     prepare(here.home, os.environ)
     from flows.operations.health import examine, worst
 
@@ -63,7 +63,7 @@ def backup(context: typer.Context, as_json: AsJson = False) -> None:
         return
     from flows.operations.backups import left_alone, open_target, save_backup
 
-    here = space()
+    here = workspace()
     require_store(here)
     saved = save_backup(here)
     if as_json:
@@ -83,7 +83,7 @@ def backup_list(
     """This home's backups, newest first."""
     from flows.operations.backups import list_backups
 
-    backups = list_backups(space())
+    backups = list_backups(workspace())
     shown = (*backups.own, *(backups.others if every else ()))
     if as_json:
         rows = [msgspec.to_builtins(backup) | {"own": backup in backups.own, "home": maker(backup)} for backup in shown]
@@ -112,7 +112,7 @@ def backup_restore(
     """Replace the database by a backup. The present one is kept aside."""
     from flows.operations.backups import restore_backup
 
-    path = restore_backup(space(), name, foreign=foreign)
+    path = restore_backup(workspace(), name, foreign=foreign)
     if as_json:
         print_json({"database": str(path), "backup": name})
         return
@@ -128,7 +128,7 @@ def compact(
 
     Every change stays for a while, then one state a day, then one a month.
     """
-    here = space()
+    here = workspace()
     require_store(here)
     if plan:
         from flows.compact import plan_compaction
@@ -165,7 +165,7 @@ def report(
     from flows.operations.report import write_report
     from reports.words import LANGUAGES
 
-    here = space()
+    here = workspace()
     require_store(here)
     for name, names in ((format, FORMATS), (lang or here.settings.report.language, LANGUAGES)):
         if name not in names:
@@ -189,7 +189,7 @@ def schedule(
     """What history says about when a source changes."""
     from flows.operations.schedule import learnt
 
-    here = space()
+    here = workspace()
     require_store(here)
     here.source(source)
     found = learnt(here, source, budget)

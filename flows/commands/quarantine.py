@@ -10,7 +10,7 @@ import typer
 
 from autosync.errors import ConfigError
 from blocks.store import ledger
-from flows.commands.base import AsJson, age, console, examples, print_json, print_table, space
+from flows.commands.base import AsJson, age, console, examples, print_json, print_table, workspace
 from flows.commands.inspect import require_store
 from flows.commands.sync import print_runs, run_all, status_of
 from flows.workspace import now
@@ -23,7 +23,7 @@ app = typer.Typer(
 @app.command("list", epilog=examples("autosync quarantine list", "autosync quarantine list contacts --json"))
 def list_(source: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
     """Open refused rows, newest first."""
-    here = space()
+    here = workspace()
     require_store(here)
     with here.database(read_only=True) as db:
         items = ledger.open_items(db, source)
@@ -51,7 +51,7 @@ def list_(source: Annotated[str | None, typer.Argument()] = None, as_json: AsJso
 @app.command(epilog=examples("autosync quarantine show 1"))
 def show(item: int, as_json: AsJson = False) -> None:
     """One refused row: where it stood, why, and its raw text."""
-    here = space()
+    here = workspace()
     require_store(here)
     with here.database(read_only=True) as db:
         found = ledger.item(db, item)
@@ -74,7 +74,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Send refused rows through the pipeline again, after a fix."""
-    here = space()
+    here = workspace()
     require_store(here)
     with here.database() as db:
         wanted = items or [row["item"] for row in ledger.open_items(db)]

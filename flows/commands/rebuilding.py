@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.base import AsJson, app, console, examples, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, print_json, print_table, workspace
 
 
 @app.command(epilog=examples("autosync rebuild", "autosync rebuild contacts --from repo"))
@@ -24,7 +24,7 @@ def rebuild(
     from flows.operations.copies import COPIES
     from flows.operations.rebuild import rebuild_store
 
-    done = rebuild_store(space(), copy_name, tuple(names or ()), force=force)
+    done = rebuild_store(workspace(), copy_name, tuple(names or ()), force=force)
     if as_json:
         print_json(done)
         return

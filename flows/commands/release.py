@@ -12,7 +12,7 @@ import typer
 from autosync.errors import ConfigError
 from autosync.release_policy import JOBS, Result
 from autosync.suggestions import unknown_name
-from flows.commands.base import AsJson, app, console, examples, print_json, print_table, space
+from flows.commands.base import AsJson, app, console, examples, print_json, print_table, workspace
 
 if TYPE_CHECKING:
     from flows.release_pipeline.setup import Setup
@@ -87,7 +87,7 @@ def _all(setup: Setup, options: dict[str, Any]) -> list[Result]:
 
     from flows.temporary_server import reach_server, wait_until_served
 
-    here = space(private=False)  # what it builds is for others as well
+    here = workspace(private=False)  # what it builds is for others as well
     reach_server(here.home, os.environ)
     wait_until_served(os.environ)
     from flows import release as flows

@@ -9,10 +9,10 @@ import typer
 
 from autosync.errors import ConfigError
 from autosync.suggestions import did_you_mean, or_else
-from flows.commands.base import AsJson, app, console, examples, print_json, space
+from flows.commands.base import AsJson, app, console, examples, print_json, workspace
 from flows.commands.inspect import require_store
 from flows.commands.sync import Accept, plan_of, print_plan, print_runs, run_all, status_of
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 
 @app.command(
@@ -36,7 +36,7 @@ def restore(
 
     To a file or, with --apply, back into the collection.
     """
-    here = space()
+    here = workspace()
     if (to is None) != apply:
         raise ConfigError(
             "a restored collection goes to a file or back into the store", todo="give --to FILE, or --apply"
@@ -49,7 +49,7 @@ def restore(
         _apply(here, collection, as_of, copy_name, accept, as_json, plan_only=plan)
 
 
-def _write(here: Space, collection: str, as_of: str, to: Path, copy_name: str, as_json: bool) -> None:
+def _write(here: Workspace, collection: str, as_of: str, to: Path, copy_name: str, as_json: bool) -> None:
     from flows.operations.copies import COPIES, parse_copy
     from flows.operations.restore import write_collection
 
@@ -64,7 +64,7 @@ def _write(here: Space, collection: str, as_of: str, to: Path, copy_name: str, a
 
 
 def _apply(
-    here: Space, collection: str, as_of: str, copy_name: str, accept: str, as_json: bool, *, plan_only: bool
+    here: Workspace, collection: str, as_of: str, copy_name: str, accept: str, as_json: bool, *, plan_only: bool
 ) -> None:
     from flows.operations.copies import parse_copy
     from flows.operations.overrides import Restored

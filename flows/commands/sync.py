@@ -11,8 +11,8 @@ import typer
 
 from autosync.errors import AutoSyncError, Refused
 from autosync.settings import Home
-from flows.commands.base import AsJson, Names, app, console, examples, print_json, print_table, space
-from flows.workspace import Space
+from flows.commands.base import AsJson, Names, app, console, examples, print_json, print_table, workspace
+from flows.workspace import Workspace
 
 Accept = Annotated[
     str, typer.Option(metavar="CODE", help="Let the one input that a guard refused pass; the refusal prints the code.")
@@ -22,7 +22,7 @@ Accept = Annotated[
 @app.command(epilog=examples("autosync run", "autosync run contacts readings", "autosync run --json"))
 def run(names: Names = None, as_json: AsJson = False, accept: Accept = "") -> None:
     """Sync all or the named sources once, as Prefect flow runs."""
-    here = space()
+    here = workspace()
     sources = here.settings.named(names or [])
     if not sources:
         from autosync.errors import ConfigError
@@ -40,7 +40,7 @@ def run(names: Names = None, as_json: AsJson = False, accept: Accept = "") -> No
     raise typer.Exit(status_of(results))
 
 
-def needs_report(here: Space, results: list[dict[str, Any]]) -> bool:
+def needs_report(here: Workspace, results: list[dict[str, Any]]) -> bool:
     """Whether a run of all sources leaves something new to report."""
     changed = any(result["outcome"] == "changed" for result in results)
     return here.home.database.exists() and (changed or not (here.home.reports / "report.md").exists())
@@ -52,7 +52,7 @@ def status_of(results: list[dict[str, Any]]) -> int:
     return 1 if "failed" in outcomes else 3 if "refused" in outcomes else 0
 
 
-def run_all(here: Space, names: list[str], accept: str = "", **parameters: Any) -> list[dict[str, Any]]:
+def run_all(here: Workspace, names: list[str], accept: str = "", **parameters: Any) -> list[dict[str, Any]]:
     """Run the sync flow for each source and return the runs as `run --json` prints them.
 
     One after the other, but none waits for another that waits for a service.
@@ -63,7 +63,7 @@ def run_all(here: Space, names: list[str], accept: str = "", **parameters: Any) 
     return asyncio.run(_each(here, names, accept, parameters, sync_source))
 
 
-def reach_server(here: Space) -> None:
+def reach_server(here: Workspace) -> None:
     """Make sure that a Prefect server answers: the user's own, that of `autosync up`, or one for this command."""
     from flows import temporary_server
 
@@ -77,7 +77,7 @@ def reach_server(here: Space) -> None:
 
 
 async def _each(
-    here: Space, names: list[str], accept: str, parameters: dict[str, Any], call: Any
+    here: Workspace, names: list[str], accept: str, parameters: dict[str, Any], call: Any
 ) -> list[dict[str, Any]]:
     from flows.waiting import start
 
@@ -102,7 +102,7 @@ class waiting:  # reads as a statement
             self._status.stop()
 
 
-def print_runs(here: Space, results: list[dict[str, Any]]) -> None:
+def print_runs(here: Workspace, results: list[dict[str, Any]]) -> None:
     """The summary that people read after a run."""
     columns = ["source", "outcome", "inserted", "updated", "deleted", "quarantined", "seq", "commit"]
     rows = [
@@ -124,7 +124,7 @@ def print_runs(here: Space, results: list[dict[str, Any]]) -> None:
     out.print(f"\nNext: {suggestion(results)}")
 
 
-def places(here: Space) -> list[tuple[str, str]]:
+def places(here: Workspace) -> list[tuple[str, str]]:
     """Where people find what a run wrote."""
     home: Home = here.home
     found = [("database", home.database), ("mirror", home.mirror), ("repository", home.repository)]
@@ -149,7 +149,7 @@ def suggestion(results: list[dict[str, Any]]) -> str:
 @app.command(epilog=examples("autosync plan", "autosync plan contacts --json"))
 def plan(names: Names = None, as_json: AsJson = False) -> None:
     """Print exactly what run would do; write nothing."""
-    here = space()
+    here = workspace()
     sources = here.settings.named(names or [])
     plans = [plan_of(here, source.name) for source in sources]
     if as_json:
@@ -161,7 +161,7 @@ def plan(names: Names = None, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if "failed" in outcomes else 3 if "refused" in outcomes else 0)
 
 
-def plan_of(here: Space, name: str, instead: Any = None) -> dict[str, Any]:
+def plan_of(here: Workspace, name: str, instead: Any = None) -> dict[str, Any]:
     """What a sync would do, as `plan --json` prints it.
 
     Args:

@@ -12,7 +12,7 @@ from autosync.differences import describe_change
 from blocks.store import history, ledger
 from blocks.store.schema import Db
 from flows.operations.status import all_facts
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,16 +35,16 @@ def run_frame(runs: Rows) -> pd.DataFrame:
     return frame.astype({"started": "float64", "ended": "float64", "scheduled": "float64", "outcome": "str"})
 
 
-def source_frame(space: Space) -> pd.DataFrame:
+def source_frame(workspace: Workspace) -> pd.DataFrame:
     """The sources with their freshness limits in seconds."""
     import pandas as pd
 
-    rows = [(s.name, s.freshness.warn_after, s.freshness.error_after) for s in space.settings.source]
+    rows = [(s.name, s.freshness.warn_after, s.freshness.error_after) for s in workspace.settings.source]
     frame = pd.DataFrame(rows, columns=["source", "warn_after", "error_after"])
     return frame.astype({"warn_after": "float64", "error_after": "float64"})
 
 
-def analyze(space: Space, days: float = DAYS) -> ReportValues:
+def analyze(workspace: Workspace, days: float = DAYS) -> ReportValues:
     """Everything that the report of the last `days` days says."""
     from analytics.feedback_analyzer import Count
     from analytics.feedback_analyzer import analyze as feedback
@@ -53,7 +53,7 @@ def analyze(space: Space, days: float = DAYS) -> ReportValues:
 
     time = now()
     since = time - days * 86_400
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         runs = history.runs(db, since=since, limit=100_000)
         frame = run_frame(runs)
         ended = [row for row in runs if row["ended"] is not None]
@@ -62,25 +62,25 @@ def analyze(space: Space, days: float = DAYS) -> ReportValues:
             generated=time,
             since=since,
             until=time,
-            kpis=track(frame, source_frame(space), time),
+            kpis=track(frame, source_frame(workspace), time),
             feedback=feedback({"failed_run": Count(failed, len(ended))}),
             days=per_day(ended, since, time),
-            states=tuple(all_facts(db, space.settings.source, time)),
+            states=tuple(all_facts(db, workspace.settings.source, time)),
             waiting=ledger.waiting(db),
-            last_runs=tuple(_last_runs(db, space)),
+            last_runs=tuple(_last_runs(db, workspace)),
             failures=tuple(_failures(runs)),
             changes=tuple(_changes(db)),
             commits=tuple(_commits(ended)),
             quarantine=tuple(_quarantine(db)),
             anomalies=tuple(find_anomalies(frame)),
-            limits={s.name: (s.freshness.warn_after, s.freshness.error_after) for s in space.settings.source},
+            limits={s.name: (s.freshness.warn_after, s.freshness.error_after) for s in workspace.settings.source},
         )
 
 
-def _last_runs(db: Db, space: Space) -> Iterator[LastRun]:
+def _last_runs(db: Db, workspace: Workspace) -> Iterator[LastRun]:
     from reports.report_values import LastRun
 
-    for source in space.settings.source:
+    for source in workspace.settings.source:
         row = history.newest_run(db, source.name)
         if row is not None:
             seconds = None if row["ended"] is None else row["ended"] - row["started"]

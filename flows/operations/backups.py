@@ -23,7 +23,7 @@ from blocks.backup.folder import FolderTarget
 from blocks.files import put_in_place
 from blocks.store import history
 from blocks.store.schema import damage
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 
 @dataclass(frozen=True)
@@ -38,43 +38,43 @@ class Saved:
     left: int
 
 
-def open_target(space: Space) -> BackupTarget:
+def open_target(workspace: Workspace) -> BackupTarget:
     """The backup target that the settings name; a folder in the home when they name none.
 
     Raises:
         ConfigError: The block doesn't exist or is no backup target.
         RemoteUnavailable: The server that keeps the block doesn't answer.
     """
-    wanted = space.settings.backup
+    wanted = workspace.settings.backup
     if wanted.block:
-        return space.port(BACKUP, wanted.block)
-    return FolderTarget(space.base / wanted.folder if wanted.folder else space.home.backups)
+        return workspace.port(BACKUP, wanted.block)
+    return FolderTarget(workspace.base / wanted.folder if wanted.folder else workspace.home.backups)
 
 
-def save_backup(space: Space) -> Saved:
+def save_backup(workspace: Workspace) -> Saved:
     """Copy the database as it is now, while others go on writing, and delete this home's backups past `keep`.
 
     Raises:
         ConfigError: Nothing was synced yet.
         RemoteUnavailable, RemoteError: The target; older backups are as before.
     """
-    if not space.home.database.exists():
-        raise ConfigError("there is nothing to back up yet", where=str(space.home.path), todo="run: autosync run")
-    target, home = open_target(space), home_id.claim(space.home.identity)
+    if not workspace.home.database.exists():
+        raise ConfigError("there is nothing to back up yet", where=str(workspace.home.path), todo="run: autosync run")
+    target, home = open_target(workspace), home_id.claim(workspace.home.identity)
     before = divide(target.list(), home)
     with tempfile.TemporaryDirectory(prefix="autosync-backup-") as folder:
-        packed, revision = _pack(space, Path(folder))
+        packed, revision = _pack(workspace, Path(folder))
         stored = target.put(packed, backup_name(home, next_number(before.own), now(), revision), home)
-    keep = space.settings.backup.keep
+    keep = workspace.settings.backup.keep
     for old in expired((stored, *before.own), keep, lambda backup: target.verify(backup.name, home)):
         target.delete(old.name, home)
     return Saved(stored, len(before.unmarked))
 
 
-def _pack(space: Space, folder: Path) -> tuple[Path, int]:
+def _pack(workspace: Workspace, folder: Path) -> tuple[Path, int]:
     """A compressed copy of the database in a folder, and its revision."""
     copy, packed = folder / "copy.db", folder / "copy.db.gz"
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         revision = history.revision(db)
         with closing(sqlite3.connect(copy)) as into:
             db.backup(into)
@@ -92,12 +92,12 @@ def left_alone(count: int, address: str) -> str:
     )
 
 
-def list_backups(space: Space) -> Backups:
+def list_backups(workspace: Workspace) -> Backups:
     """What lies at the backup target: this home's own backups, and the others."""
-    return divide(open_target(space).list(), home_id.read(space.home.identity))
+    return divide(open_target(workspace).list(), home_id.read(workspace.home.identity))
 
 
-def restore_backup(space: Space, name: str, *, foreign: bool = False) -> Path:
+def restore_backup(workspace: Workspace, name: str, *, foreign: bool = False) -> Path:
     """Put a backup in the database's place; a database that is there is kept aside, never overwritten.
 
     Mirror and repository follow with the next run.
@@ -110,10 +110,10 @@ def restore_backup(space: Space, name: str, *, foreign: bool = False) -> Path:
         Refused: Nothing proves that this home made it, and `foreign` wasn't said.
         StoreError: It is damaged.
     """
-    target, home = open_target(space), home_id.read(space.home.identity)
+    target, home = open_target(workspace), home_id.read(workspace.home.identity)
     chosen = _choose(name, divide(target.list(), home), home, target.address, foreign)
-    space.home.path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=space.home.path) as folder:
+    workspace.home.path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=workspace.home.path) as folder:
         packed, plain = Path(folder) / "copy.db.gz", Path(folder) / "copy.db"
         target.get(name, packed, chosen)
         with gzip.open(packed, "rb") as archive, plain.open("wb") as into:
@@ -122,11 +122,11 @@ def restore_backup(space: Space, name: str, *, foreign: bool = False) -> Path:
             wrong = damage(db)
         if wrong:
             raise StoreError(f"the backup is damaged: {wrong[0]}", where=name, kept="the present database")
-        for path in (space.home.database, *(Path(f"{space.home.database}{end}") for end in ("-wal", "-shm"))):
+        for path in (workspace.home.database, *(Path(f"{workspace.home.database}{end}") for end in ("-wal", "-shm"))):
             if path.exists():
                 path.rename(path.with_name(f"{path.name}.before-restore-{now():.0f}"))
-        put_in_place(plain, space.home.database)
-    return space.home.database
+        put_in_place(plain, workspace.home.database)
+    return workspace.home.database
 
 
 def _choose(name: str, backups: Backups, home: str, address: str, foreign: bool) -> str:

@@ -18,7 +18,7 @@ from blocks.store import history
 from blocks.store.copy import StoreCopy
 from blocks.store.schema import Db
 from flows.operations.push import open_remote
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 CopyName = Literal["store", "mirror", "repo"]
 STORE: CopyName = "store"
@@ -37,37 +37,37 @@ class CopyKind:
     """
 
     label: str
-    open: Callable[[Space, str, Db | None], Copy]
-    collections: Callable[[Space], set[str]]
+    open: Callable[[Workspace, str, Db | None], Copy]
+    collections: Callable[[Workspace], set[str]]
     older_states: str = ""
 
 
-def _open_store(space: Space, collection: str, db: Db | None) -> Copy:
+def _open_store(workspace: Workspace, collection: str, db: Db | None) -> Copy:
     if db is None:
-        return StoreCopy(partial(space.database, read_only=True), collection)
+        return StoreCopy(partial(workspace.database, read_only=True), collection)
     already: AbstractContextManager[Db] = nullcontext(db)
     return StoreCopy(lambda: already, collection)
 
 
-def _in_store(space: Space) -> set[str]:
-    with space.database(read_only=True) as db:
+def _in_store(workspace: Workspace) -> set[str]:
+    with workspace.database(read_only=True) as db:
         return {row["name"] for row in history.collections(db)}
 
 
-def _open_mirror(space: Space, collection: str, _db: Db | None) -> Copy:
-    return MirrorCopy(space.home.mirror / collection)
+def _open_mirror(workspace: Workspace, collection: str, _db: Db | None) -> Copy:
+    return MirrorCopy(workspace.home.mirror / collection)
 
 
-def _in_mirror(space: Space) -> set[str]:
-    return {path.parent.name for path in space.home.mirror.glob(f"*/{MANIFEST}")}
+def _in_mirror(workspace: Workspace) -> set[str]:
+    return {path.parent.name for path in workspace.home.mirror.glob(f"*/{MANIFEST}")}
 
 
-def _open_repository(space: Space, collection: str, _db: Db | None) -> Copy:
-    return RepositoryCopy(open_remote(space), collection, [source.into for source in space.settings.source])
+def _open_repository(workspace: Workspace, collection: str, _db: Db | None) -> Copy:
+    return RepositoryCopy(open_remote(workspace), collection, [source.into for source in workspace.settings.source])
 
 
-def _in_repository(space: Space) -> set[str]:
-    paths = (path for path, _ in open_remote(space).files(""))
+def _in_repository(workspace: Workspace) -> set[str]:
+    paths = (path for path, _ in open_remote(workspace).files(""))
     return {path.split("/")[0] for path in paths if path.count("/") == 1 and path.endswith(f"/{MANIFEST}")}
 
 
@@ -92,10 +92,10 @@ def parse_copy(text: str, purpose: str = "restore", names: Iterable[CopyName] = 
     raise ConfigError(f"{text!r} is no copy to {purpose} from", todo=choose_from(text, names))
 
 
-def open_copy(space: Space, name: CopyName, collection: str, db: Db | None = None) -> Copy:
+def open_copy(workspace: Workspace, name: CopyName, collection: str, db: Db | None = None) -> Copy:
     """A collection in one of its copies.
 
     Args:
         db: The store if it is open; a copy that needs it opens it for reading otherwise.
     """
-    return COPIES[name].open(space, collection, db)
+    return COPIES[name].open(workspace, collection, db)

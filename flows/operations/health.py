@@ -23,7 +23,7 @@ from flows.operations.ingest import request_headers
 from flows.operations.notify import open_email, open_slack
 from flows.operations.push import open_remote
 from flows.operations.status import all_facts, waiting_text
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 Status = Literal["ok", "warning", "error", "off"]
 LOW_DISK_SHARE, LOW_DISK_BYTES = 0.05, 500_000_000
@@ -42,7 +42,7 @@ class Health:
 Found = tuple[Status, str]
 
 
-def check_server(_space: Space) -> Found:
+def check_server(_space: Workspace) -> Found:
     """Prefect's server answers."""
     url = os.environ.get("PREFECT_API_URL")
     if not url:
@@ -54,11 +54,11 @@ def check_server(_space: Space) -> Found:
         return "error", f"{url} does not answer: {error}"
 
 
-def check_database(space: Space) -> Found:
+def check_database(workspace: Workspace) -> Found:
     """SQLite finds its file whole."""
-    if not space.home.database.exists():
+    if not workspace.home.database.exists():
         return "off", "nothing was synced yet"
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         wrong = damage(db, quick=True)
         records = sum(row["records"] for row in history.collections(db))
     if wrong:
@@ -66,35 +66,35 @@ def check_database(space: Space) -> Found:
     return "ok", f"{records:,} records"
 
 
-def check_mirror(space: Space) -> Found:
+def check_mirror(workspace: Workspace) -> Found:
     """Every mirror's manifest agrees with the store: seq and number of records."""
-    if not space.home.database.exists():
+    if not workspace.home.database.exists():
         return "off", "nothing was synced yet"
     behind = []
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         for row in history.collections(db):
-            stored = open_copy(space, STORE, row["name"], db).at(None)
-            mirrored = next(open_copy(space, MIRROR, row["name"]).points(), None)
+            stored = open_copy(workspace, STORE, row["name"], db).at(None)
+            mirrored = next(open_copy(workspace, MIRROR, row["name"]).points(), None)
             if mirrored is None or (mirrored.seq, mirrored.records) != (stored.seq, stored.records):
                 behind.append(f"{row['name']} (seq {mirrored.seq if mirrored else 0} of {stored.seq})")
     return ("warning", f"behind: {', '.join(behind)}") if behind else ("ok", "every collection is up to date")
 
 
-def check_repository(space: Space) -> Found:
+def check_repository(workspace: Workspace) -> Found:
     """The branch can be read."""
-    remote = open_remote(space)
+    remote = open_remote(workspace)
     head = remote.head()
     return "ok", f"{remote.address}, {head.sha[:10] if head else 'no commit yet'}"
 
 
-def check_slack(space: Space) -> Found:
+def check_slack(workspace: Workspace) -> Found:
     """Slack answers and takes our credentials."""
-    return _check_channel(open_slack(space), SLACK.label, space.settings.notify.slack)
+    return _check_channel(open_slack(workspace), SLACK.label, workspace.settings.notify.slack)
 
 
-def check_email(space: Space) -> Found:
+def check_email(workspace: Workspace) -> Found:
     """The mail server answers and takes our credentials."""
-    return _check_channel(open_email(space), EMAIL.label, space.settings.notify.email)
+    return _check_channel(open_email(workspace), EMAIL.label, workspace.settings.notify.email)
 
 
 def _check_channel(notifier: Notifier | None, setting: str, name: str | None) -> Found:
@@ -104,31 +104,31 @@ def _check_channel(notifier: Notifier | None, setting: str, name: str | None) ->
     return "ok", name or ""
 
 
-def check_sources(space: Space) -> Found:
+def check_sources(workspace: Workspace) -> Found:
     """The block of every source that names one can be loaded."""
-    names = [source.name for source in space.settings.source if request_headers(space, source) is not None]
+    names = [source.name for source in workspace.settings.source if request_headers(workspace, source) is not None]
     return ("ok", f"blocks loaded for: {', '.join(names)}") if names else ("off", "no source names a block")
 
 
-def check_backup(space: Space) -> Found:
+def check_backup(workspace: Workspace) -> Found:
     """The backup target can be listed."""
-    target = open_target(space)
+    target = open_target(workspace)
     count = sum(1 for _ in target.list())
     return "ok", f"{count} in {target.address}"
 
 
-def check_outbox(space: Space) -> Found:
+def check_outbox(workspace: Workspace) -> Found:
     """No notice waits for delivery."""
-    if not space.home.database.exists():
+    if not workspace.home.database.exists():
         return "off", "nothing was synced yet"
-    with space.database(read_only=True) as db:
+    with workspace.database(read_only=True) as db:
         count, error = ledger.waiting(db), ledger.delivery_error(db)
     return ("warning", waiting_text(count, error)) if count else ("ok", "empty")
 
 
-def check_disk(space: Space) -> Found:
+def check_disk(workspace: Workspace) -> Found:
     """There is room."""
-    folder = space.home.path
+    folder = workspace.home.path
     while not folder.exists():
         folder = folder.parent
     usage = shutil.disk_usage(folder)
@@ -136,12 +136,12 @@ def check_disk(space: Space) -> Found:
     return ("warning" if low else "ok"), f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB"
 
 
-def check_freshness(space: Space) -> Found:
+def check_freshness(workspace: Workspace) -> Found:
     """Every source was synced within its limits, and its last run was good."""
-    if not space.home.database.exists():
+    if not workspace.home.database.exists():
         return "off", "nothing was synced yet"
-    with space.database(read_only=True) as db:
-        sources = all_facts(db, space.settings.source, now())
+    with workspace.database(read_only=True) as db:
+        sources = all_facts(db, workspace.settings.source, now())
     judged = {facts.source: worst_concern(facts) for facts in sources}
     named = {status: [name for name, own in judged.items() if own == status] for status in judged.values()}
     if bad := named.get("error"):
@@ -156,20 +156,20 @@ def worst_concern(facts: attention.SourceFacts) -> attention.Status:
     return attention.source_status(replace(facts, quarantined=0))
 
 
-def examine(space: Space) -> list[Health]:
+def examine(workspace: Workspace) -> list[Health]:
     """Look at every module. An error of one is a row, never the end of the look."""
     looks: list[tuple[str, Callable[[], Found]]] = [
-        ("server", lambda: check_server(space)),
-        ("database", lambda: check_database(space)),
-        ("mirror", lambda: check_mirror(space)),
-        ("repository", lambda: check_repository(space)),
-        ("sources", lambda: check_sources(space)),
-        ("slack", lambda: check_slack(space)),
-        ("email", lambda: check_email(space)),
-        ("backup", lambda: check_backup(space)),
-        ("outbox", lambda: check_outbox(space)),
-        ("disk", lambda: check_disk(space)),
-        ("freshness", lambda: check_freshness(space)),
+        ("server", lambda: check_server(workspace)),
+        ("database", lambda: check_database(workspace)),
+        ("mirror", lambda: check_mirror(workspace)),
+        ("repository", lambda: check_repository(workspace)),
+        ("sources", lambda: check_sources(workspace)),
+        ("slack", lambda: check_slack(workspace)),
+        ("email", lambda: check_email(workspace)),
+        ("backup", lambda: check_backup(workspace)),
+        ("outbox", lambda: check_outbox(workspace)),
+        ("disk", lambda: check_disk(workspace)),
+        ("freshness", lambda: check_freshness(workspace)),
     ]
     return [_look(module, look) for module, look in looks]
 

@@ -19,11 +19,11 @@ from blocks.store import ledger
 from blocks.store.importing import Version, import_versions
 from blocks.store.schema import Db
 from flows.progress import progress
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 
 def imported_source(
-    space: Space, path: str, key: Sequence[str], records: str = "", collection: str = ""
+    workspace: Workspace, path: str, key: Sequence[str], records: str = "", collection: str = ""
 ) -> tuple[Source, bool]:
     """The file as a source, and whether the configuration has a source that feeds its collection.
 
@@ -37,12 +37,12 @@ def imported_source(
     check_collection(name, "--collection")
     if not key or any(not Pointer(text).tokens for text in key):
         raise ConfigError("a record's key is needed", todo="name it as in --key /id, once for each of its parts")
-    configured = space.settings.source if space.config.exists() else []
+    configured = workspace.settings.source if workspace.config.exists() else []
     feeding = next((source for source in configured if source.into == name), None)
     if feeding and [Pointer(text).tokens for text in feeding.keys] != [Pointer(text).tokens for text in key]:
         raise ConfigError(
             f"the source {feeding.name!r}, which feeds {name!r}, has the key {feeding.keys}, not {list(key)}",
-            where=str(space.config),
+            where=str(workspace.config),
             todo="give the same key, or another name with --collection NAME",
         )
     source = Source(
@@ -52,7 +52,7 @@ def imported_source(
 
 
 def import_history(
-    space: Space, source: Source, fed: bool, repository: str, branch: str = "", *, token: int | None = None
+    workspace: Workspace, source: Source, fed: bool, repository: str, branch: str = "", *, token: int | None = None
 ) -> dict[str, Any]:
     """Write the history of a file to the store, all of it or nothing.
 
@@ -75,8 +75,8 @@ def import_history(
     fed_by = source.name if fed else None
     with (
         open_history(repository, source.location, branch) as history,
-        _scratch(space) as scratch,
-        space.database() as db,
+        _scratch(workspace) as scratch,
+        workspace.database() as db,
         _place(db, f"source {source.name}", token) as holding,
     ):
         seed = secrets.randbits(62)
@@ -91,9 +91,9 @@ def import_history(
 
 
 @contextmanager
-def _scratch(space: Space) -> Iterator[Path]:
-    space.home.staging.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="import-", dir=space.home.staging) as folder:
+def _scratch(workspace: Workspace) -> Iterator[Path]:
+    workspace.home.staging.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="import-", dir=workspace.home.staging) as folder:
         yield Path(folder)
 
 

@@ -27,7 +27,7 @@ from blocks.store.schema import Db
 from flows.operations.overrides import Input, Instead, Restored, accepted, open_instead
 from flows.operations.quality import VALIDATOR, check_dataset
 from flows.progress import progress
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Attempt:
         accept: The code of an input that may pass a guard.
     """
 
-    space: Space
+    workspace: Workspace
     db: Db
     source: Source
     folder: Path
@@ -86,7 +86,7 @@ class Detected(NamedTuple):
     staged: Staged
 
 
-def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead | None = None) -> Ingested:
+def ingest(workspace: Workspace, name: str, run: str, accept: str = "", instead: Instead | None = None) -> Ingested:
     """Stage what changed in a source.
 
     Args:
@@ -97,13 +97,13 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
         SourceError: The source can't be read or isn't JSON; nothing was changed.
         Refused: It came back empty, mostly broken, or deletes too much.
     """
-    source = space.source(name)
-    folder = space.home.staging / f"{now():.0f}-{uuid4().hex[:12]}"
-    staging.discard_stale(space.home.staging, now() - 86_400)
-    with space.database() as db, ExitStack() as unless_staged:
+    source = workspace.source(name)
+    folder = workspace.home.staging / f"{now():.0f}-{uuid4().hex[:12]}"
+    staging.discard_stale(workspace.home.staging, now() - 86_400)
+    with workspace.database() as db, ExitStack() as unless_staged:
         unless_staged.callback(staging.discard, folder)
-        attempt = begin(space, db, source, folder, instead, accept)
-        batch = examine(attempt, space.home.path / VALIDATOR, space.home.quality / source.name)
+        attempt = begin(workspace, db, source, folder, instead, accept)
+        batch = examine(attempt, workspace.home.path / VALIDATOR, workspace.home.quality / source.name)
         if isinstance(batch, Unchanged):
             return _unchanged(attempt, batch.fingerprint.text())
         whole = instead is None and source.mode == "snapshot"
@@ -115,10 +115,12 @@ def ingest(space: Space, name: str, run: str, accept: str = "", instead: Instead
 
 
 def begin(
-    space: Space, db: Db, source: Source, folder: Path, instead: Instead | None = None, accept: str = ""
+    workspace: Workspace, db: Db, source: Source, folder: Path, instead: Instead | None = None, accept: str = ""
 ) -> Attempt:
     """An attempt to ingest a source, with what the store keeps of it."""
-    return Attempt(space, db, source, folder, batches.state(db, source.name), rules_version(source), instead, accept)
+    return Attempt(
+        workspace, db, source, folder, batches.state(db, source.name), rules_version(source), instead, accept
+    )
 
 
 def examine(attempt: Attempt, validator: Path, docs: Path) -> Unchanged | staging.Batch:
@@ -138,10 +140,10 @@ def examine(attempt: Attempt, validator: Path, docs: Path) -> Unchanged | stagin
 
 def look(attempt: Attempt) -> Unchanged | Input:
     """Look whether the source changed; what is taken instead of it counts as changed."""
-    space, source = attempt.space, attempt.source
+    workspace, source = attempt.workspace, attempt.source
     if attempt.instead is not None:
-        return open_instead(space, attempt.db, source, attempt.instead)
-    context = Context(space.base, attempt.folder, space.own, request_headers(space, source))
+        return open_instead(workspace, attempt.db, source, attempt.instead)
+    context = Context(workspace.base, attempt.folder, workspace.own, request_headers(workspace, source))
     looked = reader_of(source, context).look(attempt.previous())
     return looked if isinstance(looked, Unchanged) else Input(source, looked, "source")
 
@@ -226,7 +228,7 @@ def check_guards(batch: staging.Batch, source: Source, accept: str, instead: Ins
     )
 
 
-def request_headers(space: Space, source: Source) -> dict[str, str] | None:
+def request_headers(workspace: Workspace, source: Source) -> dict[str, str] | None:
     """The headers that a source's block gives, None when it names none.
 
     Raises:
@@ -235,7 +237,7 @@ def request_headers(space: Space, source: Source) -> dict[str, str] | None:
     """
     if not source.block:
         return None
-    return space.port(source_block(source.name), source.block).request_headers()
+    return workspace.port(source_block(source.name), source.block).request_headers()
 
 
 def _unchanged(attempt: Attempt, fingerprint: str) -> Ingested:

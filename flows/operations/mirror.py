@@ -8,7 +8,7 @@ from blocks.mirror import update as files
 from blocks.mirror.files import Target, writing
 from blocks.store import batches, ledger
 from blocks.store.schema import Db
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 
 class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,15 +21,15 @@ class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
     rebuilt: list[str] = []
 
 
-def mirror(space: Space, name: str) -> Mirrored:
+def mirror(workspace: Workspace, name: str) -> Mirrored:
     """Bring the mirror of a source's collection up to the store.
 
     Raises:
         StoreError: The mirror can't be written; the database is unharmed and the mirror follows next time.
     """
-    source = space.source(name)
-    with space.database() as db:
-        target = space.target(db, source)
+    source = workspace.source(name)
+    with workspace.database() as db:
+        target = workspace.target(db, source)
         if target is None:
             return Mirrored()
         with writing(target.folder):

@@ -11,7 +11,7 @@ from autosync.errors import AutoSyncError, ConfigError, RemoteUnavailable
 from autosync.ports import Mailer, Notice, Notifier
 from blocks.notify.console import ConsoleNotifier
 from blocks.store import ledger
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 LONGEST_NOTICE_WAIT = 60.0
 """Seconds that a run, whose work is done, waits for a messenger that asks for it; the next run delivers, too."""
@@ -36,24 +36,24 @@ class Channels(NamedTuple):
         return any(error.retryable for error in self.errors)
 
 
-def open_slack(space: Space) -> Notifier | None:
+def open_slack(workspace: Workspace) -> Notifier | None:
     """The notifier of [notify] slack; None when none is set."""
-    name = space.settings.notify.slack
-    return space.port(SLACK, name) if name else None
+    name = workspace.settings.notify.slack
+    return workspace.port(SLACK, name) if name else None
 
 
-def open_email(space: Space) -> Mailer | None:
+def open_email(workspace: Workspace) -> Mailer | None:
     """The notifier of [notify] email; None when none is set."""
-    name = space.settings.notify.email
-    return space.port(EMAIL, name) if name else None
+    name = workspace.settings.notify.email
+    return workspace.port(EMAIL, name) if name else None
 
 
-def open_channels(space: Space) -> Channels:
+def open_channels(workspace: Workspace) -> Channels:
     """The channels that the settings name, in order; the console when none is set."""
     channels = Channels([], [])
     for open_channel in (open_slack, open_email):
         try:
-            if notifier := open_channel(space):
+            if notifier := open_channel(workspace):
                 channels.open.append(notifier)
         except AutoSyncError as error:
             channels.errors.append(error)
@@ -94,7 +94,7 @@ def _reasons(channels: Channels, errors: dict[str, AutoSyncError]) -> str:
     return "; ".join([*closed, *(f"{name}: {error.what}" for name, error in errors.items())])
 
 
-def notify(space: Space) -> Notified:
+def notify(workspace: Workspace) -> Notified:
     """Deliver waiting notices, oldest first.
 
     Raises:
@@ -102,10 +102,10 @@ def notify(space: Space) -> Notified:
         RemoteUnavailable: No channel took one; it stays in the outbox and is tried again.
     """
     count, channels = 0, Channels([], [])
-    with space.database() as db:
+    with workspace.database() as db:
         while claimed := ledger.claim(db, now=now()):
             number, notice = claimed
-            channels = channels if channels.open else open_channels(space)
+            channels = channels if channels.open else open_channels(workspace)
             channel, errors = deliver(notice, channels.open)
             if not channel:
                 error = undelivered(notice, channels, errors)

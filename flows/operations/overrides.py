@@ -17,7 +17,7 @@ from blocks.sources.reader import Content, Known, Reading
 from blocks.store import ledger
 from blocks.store.schema import Db
 from flows.operations.restore import Place, read_past
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 BLOCK_ROWS = 16_384
 
@@ -72,7 +72,7 @@ class GivenRows(Reading):
         return Content(self._digest, None)
 
 
-def open_instead(space: Space, db: Db, source: Source, instead: Instead) -> Input:
+def open_instead(workspace: Workspace, db: Db, source: Source, instead: Instead) -> Input:
     """Open what is taken instead of a source.
 
     Rows from quarantine are checked as ever and leave the other records alone. A collection as it was passed its
@@ -82,7 +82,7 @@ def open_instead(space: Space, db: Db, source: Source, instead: Instead) -> Inpu
         source = msgspec.structs.replace(source, mode="upsert")
         return Input(source, GivenRows(partial(_replayed, db, instead), f"replay{instead.items}"), "replay")
     source = msgspec.structs.replace(source, mode="snapshot", expect=Expect())
-    past = read_past(space, db, source.into, instead.as_of, instead.place)
+    past = read_past(workspace, db, source.into, instead.as_of, instead.place)
     digest = blake2b(f"{source.into} {instead.place} {past.seq}".encode()).hexdigest()
     return Input(source, GivenRows(partial(_restored, past.lines, past.seq), digest), "restore")
 

@@ -17,12 +17,12 @@ from blocks.store.schema import Db, connect
 from flows.operations.ingest import begin, check_guards, examine
 from flows.operations.overrides import Instead
 from flows.operations.quality import VALIDATOR
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 SHOWN = 20
 
 
-def describe(space: Space, name: str, instead: Instead | None = None) -> dict[str, Any]:
+def describe(workspace: Workspace, name: str, instead: Instead | None = None) -> dict[str, Any]:
     """The plan for a source: outcome, counts, first changes with the fields that differ, refused rows, and what it
     doesn't look at.
 
@@ -32,18 +32,18 @@ def describe(space: Space, name: str, instead: Instead | None = None) -> dict[st
     Raises:
         SourceError: The source can't be read.
     """
-    source = space.source(name)
+    source = workspace.source(name)
     with tempfile.TemporaryDirectory(prefix="autosync-plan-") as folder:
-        exists = space.home.database.exists()
-        db = connect(space.home.database, read_only=True) if exists else connect(Path(folder) / "empty.db")
+        exists = workspace.home.database.exists()
+        db = connect(workspace.home.database, read_only=True) if exists else connect(Path(folder) / "empty.db")
         try:
-            return _describe(space, db, source, Path(folder) / "batch", instead)
+            return _describe(workspace, db, source, Path(folder) / "batch", instead)
         finally:
             db.close()
 
 
-def _describe(space: Space, db: Db, source: Source, folder: Path, instead: Instead | None) -> dict[str, Any]:
-    batch = examine(begin(space, db, source, folder, instead), folder.parent / VALIDATOR, folder.parent)
+def _describe(workspace: Workspace, db: Db, source: Source, folder: Path, instead: Instead | None) -> dict[str, Any]:
+    batch = examine(begin(workspace, db, source, folder, instead), folder.parent / VALIDATOR, folder.parent)
     if isinstance(batch, Unchanged):
         return {"source": source.name, "outcome": "unchanged", "left_out": left_out(batch.fingerprint.text())}
     ticket, staged = batch.ticket, batch.staged

@@ -19,7 +19,7 @@ from blocks.repository.git import GitRepository
 from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
 from blocks.store.shard_files import all_files, touched_files
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 ABSORB_TRIES = 5
 
@@ -32,20 +32,20 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
 
 
-def open_remote(space: Space) -> Remote:
+def open_remote(workspace: Workspace) -> Remote:
     """The repository that the settings name: a Prefect block, a Git address, or the bare one in the home folder.
 
     Raises:
         ConfigError: The block doesn't exist or is no repository.
         RemoteUnavailable: The server that keeps the block doesn't answer.
     """
-    push = space.settings.push
+    push = workspace.settings.push
     if push.block:
-        return space.port(PUSH, push.block)
-    where = push.url or space.home.repository
+        return workspace.port(PUSH, push.block)
+    where = push.url or workspace.home.repository
     if isinstance(where, str) and "://" not in where and ":" not in where:
-        where = space.base / where
-    cache = space.home.path / "repository-cache"
+        where = workspace.base / where
+    cache = workspace.home.path / "repository-cache"
     return GitRepository(where, branch=push.branch, cache=cache, private=push.url is None)
 
 
@@ -76,7 +76,7 @@ class Job:
         return history.counts(self.db, self.collection, self.cursor.seq, self.newest)
 
 
-def push(space: Space, name: str, run: str, root: str) -> Pushed:
+def push(workspace: Workspace, name: str, run: str, root: str) -> Pushed:
     """Commit what changed since the last push.
 
     Args:
@@ -86,15 +86,15 @@ def push(space: Space, name: str, run: str, root: str) -> Pushed:
         RemoteUnavailable: It may work later; nothing was lost, the next run pushes it too.
         RemoteError: The repository refuses for good.
     """
-    source = space.source(name)
-    with space.database() as db:
-        target = space.target(db, source)
+    source = workspace.source(name)
+    with workspace.database() as db:
+        target = workspace.target(db, source)
         if target is None:
             return Pushed()
         newest, cursor = ledger.newest_seq(db, target.collection), ledger.cursor(db, "push", target.collection)
         if newest <= cursor.seq:
             return Pushed(seq=newest)
-        remote, job = open_remote(space), Job(db, source, target.collection, cursor, newest, run, root)
+        remote, job = open_remote(workspace), Job(db, source, target.collection, cursor, newest, run, root)
         sha = commit_changes(job, remote)
         link = remote.link(sha)
         info = {"sha": sha, "link": link, "layout": job.layout, "to": remote.address}

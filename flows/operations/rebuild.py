@@ -16,11 +16,11 @@ from blocks.store.schema import connect, damage
 from flows.operations.copies import COPIES, MIRROR, OTHERS, CopyName, open_copy, parse_copy
 from flows.operations.verify import verify_all
 from flows.prefect_server import running_server
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 
 def rebuild_store(
-    space: Space, copy_name: str = MIRROR, names: tuple[str, ...] = (), *, force: bool = False
+    workspace: Workspace, copy_name: str = MIRROR, names: tuple[str, ...] = (), *, force: bool = False
 ) -> dict[str, Any]:
     """Make the store anew.
 
@@ -39,18 +39,18 @@ def rebuild_store(
         ConfigError: There is no such copy, or it has no collection.
     """
     name = parse_copy(copy_name, "rebuild", OTHERS)
-    _refuse_needless(space, force=force)
+    _refuse_needless(workspace, force=force)
     problems = list[str]()
-    found = [_read(space, name, each, problems) for each in names or sorted(COPIES[name].collections(space))]
+    found = [_read(workspace, name, each, problems) for each in names or sorted(COPIES[name].collections(workspace))]
     if not found:
         todo = f"try another copy: --from {' or '.join(OTHERS)}"
         raise ConfigError(f"the {COPIES[name].label} has no collection", kept="the store as it was", todo=todo)
-    fresh = space.home.database.with_name(f"{space.home.database.name}.new")
+    fresh = workspace.home.database.with_name(f"{workspace.home.database.name}.new")
     _remove(fresh)
     try:
-        _write(space, fresh, found)
-        aside = _keep_aside(space.home.database)
-        put_in_place(fresh, space.home.database)
+        _write(workspace, fresh, found)
+        aside = _keep_aside(workspace.home.database)
+        put_in_place(fresh, workspace.home.database)
     finally:
         _remove(fresh)
     rows = [
@@ -66,12 +66,12 @@ def rebuild_store(
     return {"from": name, "collections": rows, "aside": str(aside) if aside else "", "problems": problems}
 
 
-def _refuse_needless(space: Space, *, force: bool) -> None:
-    if running_server(space.home):
+def _refuse_needless(workspace: Workspace, *, force: bool) -> None:
+    if running_server(workspace.home):
         raise Refused(
             "autosync up is running and uses the database", kept="everything", todo="end it with Ctrl-C, then repeat"
         )
-    if not force and space.home.database.exists() and _is_whole(space):
+    if not force and workspace.home.database.exists() and _is_whole(workspace):
         raise Refused(
             "the database is whole and equal to mirror and repository",
             kept="everything",
@@ -79,16 +79,16 @@ def _refuse_needless(space: Space, *, force: bool) -> None:
         )
 
 
-def _is_whole(space: Space) -> bool:
+def _is_whole(workspace: Workspace) -> bool:
     try:
-        return bool(verify_all(space)["equal"])
+        return bool(verify_all(workspace)["equal"])
     except AutoSyncError:
         return False
 
 
-def _read(space: Space, name: CopyName, collection: str, problems: list[str]) -> Found:
+def _read(workspace: Workspace, name: CopyName, collection: str, problems: list[str]) -> Found:
     """A collection as a copy has it, with the steps that led there as far as it keeps them and they can be proven."""
-    copy, label = open_copy(space, name, collection), COPIES[name].label
+    copy, label = open_copy(workspace, name, collection), COPIES[name].label
     newest = copy.at(None)
     lines = dict(copy.rows(newest))
     if not newest.root:
@@ -121,9 +121,9 @@ def _unproven(what: str, where: str) -> MirrorDamaged:
     )
 
 
-def _write(space: Space, path: Path, found: list[Found]) -> None:
+def _write(workspace: Workspace, path: Path, found: list[Found]) -> None:
     """Write a new store to a path and prove it."""
-    sources = {source.into: source.name for source in space.settings.source}
+    sources = {source.into: source.name for source in workspace.settings.source}
     db = connect(path)
     try:
         write(db, found, sources)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blocks.files import explained, write_whole
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from reports.report_generator import Format
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reports.words import Language
 
 
-def write_report(space: Space, values: ReportValues, formats: list[Format], language: Language) -> list[Path]:
+def write_report(workspace: Workspace, values: ReportValues, formats: list[Format], language: Language) -> list[Path]:
     """Write the report; each file appears whole or not at all.
 
     Returns:
@@ -26,7 +26,7 @@ def write_report(space: Space, values: ReportValues, formats: list[Format], lang
     """
     from reports.report_generator import render
 
-    folder, todo = space.home.reports, "make room on the disk, or make the folder writable"
+    folder, todo = workspace.home.reports, "make room on the disk, or make the folder writable"
     kept = "the report before, as far as it was not replaced yet"
     files = {folder / path: data for path, data in render(values, formats, language).items()}
     with explained("the report can't be written", folder, kept=kept, todo=todo):

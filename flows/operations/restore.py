@@ -12,7 +12,7 @@ from blocks.files import explained, replacing
 from blocks.private_files import open_to_others
 from blocks.store.schema import Db
 from flows.operations.copies import STORE, CopyName, open_copy, parse_copy
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 Place = CopyName  # as the parameter of the flows is called, which deployments have stored
 
@@ -44,7 +44,7 @@ def parse_moment(text: str) -> int | float:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
-def read_past(space: Space, db: Db | None, collection: str, as_of: str, copy_name: str) -> Past:
+def read_past(workspace: Workspace, db: Db | None, collection: str, as_of: str, copy_name: str) -> Past:
     """Choose a copy and a point in time of a collection.
 
     Args:
@@ -57,14 +57,16 @@ def read_past(space: Space, db: Db | None, collection: str, as_of: str, copy_nam
         MirrorDamaged, RemoteError: The copy can't be read; also while the lines are taken.
     """
     moment = parse_moment(as_of) if as_of else None
-    copy = open_copy(space, parse_copy(copy_name), collection, db)
+    copy = open_copy(workspace, parse_copy(copy_name), collection, db)
     point = copy.at(moment)
     lines = (line for _, line in copy.rows(point))
     earlier = isinstance(moment, int) and point.seq < min(moment, copy.at(None).seq)
     return Past(point.seq, lines, moment if isinstance(moment, int) and earlier else None)
 
 
-def write_collection(space: Space, collection: str, as_of: str, to: str, copy_name: str = STORE) -> dict[str, Any]:
+def write_collection(
+    workspace: Workspace, collection: str, as_of: str, to: str, copy_name: str = STORE
+) -> dict[str, Any]:
     """Write a collection as it was; the newest state when `as_of` is empty.
 
     Args:
@@ -79,7 +81,7 @@ def write_collection(space: Space, collection: str, as_of: str, to: str, copy_na
         MirrorDamaged, RemoteError: The copy is damaged; no file was written.
     """
     path = Path(to).expanduser().resolve()
-    past = read_past(space, None, collection, as_of, copy_name)
+    past = read_past(workspace, None, collection, as_of, copy_name)
     records = _write_lines(path, past.lines)
     result = {"collection": collection, "from": copy_name, "seq": past.seq, "records": records, "file": str(path)}
     return result if past.asked is None else result | {"asked": past.asked}

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from blocks.store import batches, history
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 HISTORY_DAYS = 90
 
 
-def arrivals(space: Space, name: str) -> list[float]:
+def arrivals(workspace: Workspace, name: str) -> list[float]:
     """When runs of a source brought changes, Unix seconds, in order."""
-    with space.database(read_only=True) as db:
-        if batches.collection_id(db, space.source(name).into) is None:
+    with workspace.database(read_only=True) as db:
+        if batches.collection_id(db, workspace.source(name).into) is None:
             return []
         return history.arrivals(db, name, now() - HISTORY_DAYS * 86_400)
 
 
-def learnt(space: Space, name: str, budget: float) -> dict[str, Any]:
+def learnt(workspace: Workspace, name: str, budget: float) -> dict[str, Any]:
     """What the policy learnt of a source, and when it would sync next.
 
     Args:
@@ -28,6 +28,6 @@ def learnt(space: Space, name: str, budget: float) -> dict[str, Any]:
 
     from analytics.predictive_sync import profile
 
-    times = arrivals(space, name)
+    times = arrivals(workspace, name)
     found = profile(np.array(times, dtype=np.float64), budget, now())
     return {"source": name, "changes": len(times), "budget_per_day": budget, "profile": found}

@@ -10,7 +10,7 @@ from autosync.settings import Source
 from blocks.sources.reader import left_out
 from blocks.store import batches, history, ledger
 from blocks.store.schema import Db
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 
 def source_facts(db: Db, source: Source, time: float, quarantined: int) -> SourceFacts:
@@ -36,7 +36,7 @@ def all_facts(db: Db, sources: list[Source], time: float) -> list[SourceFacts]:
     return [source_facts(db, source, time, counts[source.name]) for source in sources]
 
 
-def describe_status(here: Space) -> dict[str, Any]:
+def describe_status(here: Workspace) -> dict[str, Any]:
     """Everything that `status` shows."""
     with here.database(read_only=True) as db:
         cursors, sources = history.cursors(db), []

@@ -7,7 +7,7 @@ import msgspec
 from autosync.policy import Counts
 from blocks.store import batches
 from blocks.store import staged_batch as staging
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,15 +18,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     counts: Counts
 
 
-def store(space: Space, name: str, batch: str, run: str, token: int) -> Stored:
+def store(workspace: Workspace, name: str, batch: str, run: str, token: int) -> Stored:
     """Apply a staged batch and discard it.
 
     Raises:
         StaleLock: A newer run holds the source.
         StoreError: The database can't be written; nothing of the batch was.
     """
-    folder = space.home.staging / batch
-    with space.database() as db:
-        applied = batches.apply(db, staging.load(folder), space.source(name), run=run, token=token, now=now())
+    folder = workspace.home.staging / batch
+    with workspace.database() as db:
+        applied = batches.apply(db, staging.load(folder), workspace.source(name), run=run, token=token, now=now())
     staging.discard(folder)
     return Stored(first_seq=applied.first_seq, last_seq=applied.last_seq, counts=applied.counts)

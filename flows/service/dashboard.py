@@ -1,4 +1,4 @@
-"""The dashboard of a space: the store, the configuration and Prefect's address behind the pages and the API."""
+"""The dashboard of a workspace: the store, the configuration and Prefect's address behind the pages and the API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blocks.store.reader import Reader
 from flows.log import open_log
 from flows.prefect_server import own_server, prepare, running_server
 from flows.temporary_server import is_temporary
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 from reports.dashboard import reading
 from reports.dashboard.guard import LOOPBACK, Access, check_exposure
 
@@ -71,13 +71,13 @@ class _Lasting:
 
 
 class StoreReading:
-    """`Reading` of a space: rows of the store as the dashboard's values."""
+    """`Reading` of a workspace: rows of the store as the dashboard's values."""
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        self.reader = Reader(space.home.database)
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.reader = Reader(workspace.home.database)
         self._modules = _Lasting(MODULE_SECONDS, self._examine)
-        self._server = _Lasting(SERVER_SECONDS, lambda: prefect_pages(space, os.environ))
+        self._server = _Lasting(SERVER_SECONDS, lambda: prefect_pages(workspace, os.environ))
 
     def revision(self) -> str:
         return self.reader.revision()
@@ -86,7 +86,7 @@ class StoreReading:
         counts, held, behind = self.reader.records(), self.reader.quarantined(), self.reader.behind()
         return [
             self._state(source, counts.get(source.into, 0), held.get(source.name, 0), behind.get(source.into, {}))
-            for source in self.space.settings.source
+            for source in self.workspace.settings.source
         ]
 
     def _state(self, source: Source, records: int, held: int, behind: Mapping[str, int]) -> reading.SourceState:
@@ -146,8 +146,8 @@ class StoreReading:
     def _examine(self) -> list[reading.Module]:
         from flows.operations.health import examine
 
-        prepare(self.space.home, os.environ)
-        return [reading.Module(row.module, row.status, row.text, row.seconds) for row in examine(self.space)]
+        prepare(self.workspace.home, os.environ)
+        return [reading.Module(row.module, row.status, row.text, row.seconds) for row in examine(self.workspace)]
 
     def run_link(self, run: str) -> str | None:
         pages = self._server.get()
@@ -158,11 +158,11 @@ class StoreReading:
         return (msgspec.json.decode(body, type=Notice).link or None) if body else None
 
 
-def prefect_pages(space: Space, environ: Mapping[str, str]) -> str | None:
+def prefect_pages(workspace: Workspace, environ: Mapping[str, str]) -> str | None:
     """The address of Prefect's own pages; None when no server is known."""
     if url := environ.get("PREFECT_UI_URL"):
         return url.rstrip("/")
-    api = own_server(environ) or running_server(space.home)
+    api = own_server(environ) or running_server(workspace.home)
     if not api or is_temporary(api):
         return None
     if found := CLOUD.match(api):
@@ -181,7 +181,7 @@ def access(host: str, token: str | None, names: Sequence[str]) -> Access:
     return Access(token, None if anywhere and not names else LOOPBACK | {host} | set(names))
 
 
-def serve(space: Space, host: str, port: int, names: Sequence[str], say: Callable[[str], None]) -> None:
+def serve(workspace: Workspace, host: str, port: int, names: Sequence[str], say: Callable[[str], None]) -> None:
     """Serve the dashboard until SIGINT or SIGTERM.
 
     Args:
@@ -189,14 +189,14 @@ def serve(space: Space, host: str, port: int, names: Sequence[str], say: Callabl
         say: Takes lines for the terminal.
     """
     admitted = access(host, os.environ.get(VARIABLE) or None, names)
-    language = space.settings.report.language
-    open_log(space.home.log)
+    language = workspace.settings.report.language
+    open_log(workspace.home.log)
 
     import uvicorn
 
     from reports.dashboard.app import create_app
 
-    app = create_app(StoreReading(space), admitted, language=language)
+    app = create_app(StoreReading(workspace), admitted, language=language)
     config = uvicorn.Config(
         app, host, port, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False
     )

@@ -21,7 +21,7 @@ from flows.monitor import monitor
 from flows.report import report
 from flows.restore import restore
 from flows.sync import sync
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 POOL = "autosync"
 SKIP_IF_RUNNING = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
@@ -34,18 +34,18 @@ def schedule(value: str | float | None) -> dict[str, Any]:
     return {"cron": value} if isinstance(value, str) else {"interval": timedelta(seconds=float(value))}
 
 
-async def match(space: Space) -> list[str]:
+async def match(workspace: Workspace) -> list[str]:
     """Make the server match the configuration. Returns the deployments' names."""
     async with get_client() as client:
         for name, limit in LOCK_LIMITS.items():
             await client.upsert_global_concurrency_limit_by_name(name, limit)
         await _ensure_pool(client)
-    await _save_blocks(space)
+    await _save_blocks(workspace)
     names = []
-    for flow, name, when, parameters in _wanted(space):
+    for flow, name, when, parameters in _wanted(workspace):
         deployment = await flow.ato_deployment(
             name=name,
-            parameters={"home": str(space.home.path), "config": str(space.config), **parameters},
+            parameters={"home": str(workspace.home.path), "config": str(workspace.config), **parameters},
             tags=["autosync"],
             description=flow.description,
             work_pool_name=POOL,
@@ -58,8 +58,8 @@ async def match(space: Space) -> list[str]:
     return names
 
 
-def _wanted(space: Space) -> list[tuple[Flow[..., Any], str, str | float | None, dict[str, Any]]]:
-    settings = space.settings
+def _wanted(workspace: Workspace) -> list[tuple[Flow[..., Any], str, str | float | None, dict[str, Any]]]:
+    settings = workspace.settings
     wanted: list[tuple[Flow[..., Any], str, str | float | None, dict[str, Any]]] = [
         (sync, source.name, source.schedule, {"source": source.name}) for source in settings.source
     ]
@@ -81,10 +81,10 @@ async def _ensure_pool(client: PrefectClient) -> None:
         return
 
 
-async def _save_blocks(space: Space) -> None:
+async def _save_blocks(workspace: Workspace) -> None:
     """The embedded parts as blocks, so that people see in the UI what is used and can fill in their own."""
-    await SQLiteStore(path=space.home.database).asave("autosync", overwrite=True)
-    await GitRemote(url=str(space.home.repository)).asave("autosync", overwrite=True)
+    await SQLiteStore(path=workspace.home.database).asave("autosync", overwrite=True)
+    await GitRemote(url=str(workspace.home.repository)).asave("autosync", overwrite=True)
     await JsonSource.aregister_type_and_schema()
     for kind in _block_types():
         await kind.aregister_type_and_schema()

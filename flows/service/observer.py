@@ -18,42 +18,42 @@ from blocks.sources.own_folders import OwnFolders
 from blocks.sources.registry import kind_of
 from flows.log import event, open_log
 from flows.waiting import start
-from flows.workspace import Space, open_space
+from flows.workspace import Workspace, open_workspace
 
 SETTLE_MS = 400
 IGNORED = (".tmp", ".swp", "~", ".part", ".crdownload")
 
 
-def watched_folder(space: Space, source: Source) -> Path | None:
+def watched_folder(workspace: Workspace, source: Source) -> Path | None:
     """The folder whose files make up a source; None for what is no path, isn't there or lies in the home."""
-    if not kind_of(source.location, space.base).local:
+    if not kind_of(source.location, workspace.base).local:
         return None
-    path = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
+    path = Path(os.path.normpath(workspace.base / Path(source.location).expanduser()))
     while not path.is_dir() or any(sign in path.name for sign in "*?["):
         if path.parent == path:
             return None
         path = path.parent
-    return None if OwnFolders(space.own, path).home_above else path
+    return None if OwnFolders(workspace.own, path).home_above else path
 
 
-def touched_sources(space: Space, changed: set[str]) -> list[str]:
+def touched_sources(workspace: Workspace, changed: set[str]) -> list[str]:
     """The sources that changed paths belong to, in the configuration's order."""
     names = []
-    for source in space.settings.source:
-        folder = watched_folder(space, source)
+    for source in workspace.settings.source:
+        folder = watched_folder(workspace, source)
         if folder is None:
             continue
-        own = OwnFolders(space.own, folder)
-        if any(belongs(space, source, folder, Path(path)) and not own.around(path) for path in changed):
+        own = OwnFolders(workspace.own, folder)
+        if any(belongs(workspace, source, folder, Path(path)) and not own.around(path) for path in changed):
             names.append(source.name)
     return names
 
 
-def belongs(space: Space, source: Source, folder: Path, path: Path) -> bool:
+def belongs(workspace: Workspace, source: Source, folder: Path, path: Path) -> bool:
     """Whether a changed path is the source's file, or one of its folder's or glob's."""
     if path.name.endswith(IGNORED) or path.name.startswith("."):
         return False
-    exact = Path(os.path.normpath(space.base / Path(source.location).expanduser()))
+    exact = Path(os.path.normpath(workspace.base / Path(source.location).expanduser()))
     if exact == path:
         return True
     if exact == folder:
@@ -61,29 +61,31 @@ def belongs(space: Space, source: Source, folder: Path, path: Path) -> bool:
     return fnmatch.fnmatch(str(path), str(exact))
 
 
-async def watch(space: Space, stop: asyncio.Event) -> None:
+async def watch(workspace: Workspace, stop: asyncio.Event) -> None:
     """Sync the sources whose files change, until asked to stop."""
     from flows.service.running import sync_source, warm
 
     await warm()
-    syncs = Syncs(lambda name: sync_source(space, name))
-    async for name in saved(space, stop):
+    syncs = Syncs(lambda name: sync_source(workspace, name))
+    async for name in saved(workspace, stop):
         await syncs.sync(name)
     await syncs.stop()
 
 
-async def saved(space: Space, stop: asyncio.Event) -> AsyncIterator[str]:
+async def saved(workspace: Workspace, stop: asyncio.Event) -> AsyncIterator[str]:
     """The sources whose files were saved, until asked to stop; what AutoSync itself writes is not among them."""
     from watchfiles import DefaultFilter, awatch
 
-    folders = {folder for source in space.settings.source if (folder := watched_folder(space, source)) is not None}
+    folders = {
+        folder for source in workspace.settings.source if (folder := watched_folder(workspace, source)) is not None
+    }
     if not folders:
         await stop.wait()
         return
-    beside = DefaultFilter(ignore_paths=[f"{space.home.path}{os.sep}"])
+    beside = DefaultFilter(ignore_paths=[f"{workspace.home.path}{os.sep}"])
     event("observer", "-", f"watching {', '.join(sorted(map(str, folders)))}")
     async for changes in awatch(*folders, watch_filter=beside, step=SETTLE_MS, stop_event=stop, recursive=True):
-        for name in touched_sources(space, {path for _, path in changes}):
+        for name in touched_sources(workspace, {path for _, path in changes}):
             event("observer", name, "a file was saved")
             yield name
 
@@ -130,15 +132,15 @@ def main() -> None:
     """Watch until SIGTERM or SIGINT; a child of `autosync up`."""
     from flows.prefect_server import prepare
 
-    space = open_space()
-    open_log(space.home.log)
-    prepare(space.home, os.environ)
+    workspace = open_workspace()
+    open_log(workspace.home.log)
+    prepare(workspace.home, os.environ)
 
     async def serve() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await watch(space, stop)
+        await watch(workspace, stop)
 
     asyncio.run(serve())
 

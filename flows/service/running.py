@@ -12,7 +12,7 @@ from autosync.errors import AutoSyncError
 from flows.log import event, mask
 from flows.run_result import as_json, empty_json
 from flows.sync import sync
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 
 async def warm() -> None:
@@ -21,7 +21,7 @@ async def warm() -> None:
         await client.hello()
 
 
-async def write_report(here: Space) -> None:
+async def write_report(here: Workspace) -> None:
     """One run of the report flow; a report that can't be written never fails a sync."""
     from flows.report import report
 
@@ -31,7 +31,7 @@ async def write_report(here: Space) -> None:
         event("report", "-", mask(state.message or "the report failed"), logging.WARNING)
 
 
-async def compact_history(here: Space) -> list[dict[str, Any]]:
+async def compact_history(here: Workspace) -> list[dict[str, Any]]:
     """One run of the compact flow; what it returns."""
     from flows.compact import compact
 
@@ -40,7 +40,7 @@ async def compact_history(here: Space) -> list[dict[str, Any]]:
     return done
 
 
-async def sync_source(here: Space, name: str, accept: str = "", **parameters: Any) -> dict[str, Any]:
+async def sync_source(here: Workspace, name: str, accept: str = "", **parameters: Any) -> dict[str, Any]:
     """One run of the sync flow; its result as `autosync run --json` prints it."""
     logging.getLogger("prefect").setLevel(logging.CRITICAL)
     state = await sync(

@@ -21,7 +21,7 @@ from flows.log import note, open_log
 from flows.loopback import free_port
 from flows.operations.quality import VALIDATOR
 from flows.prefect_server import API_URL, CLIENT_SECRET, SECRET, STATE, own_server, prepare, running_server
-from flows.workspace import Space
+from flows.workspace import Workspace
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
@@ -72,7 +72,7 @@ class Child:
 class Service:
     """The children and whether to go on."""
 
-    space: Space
+    workspace: Workspace
     say: Callable[[str], None]
     children: list[Child] = field(default_factory=list)
     stopping: bool = False
@@ -99,7 +99,7 @@ class Service:
                             f"{child.name} ended {child.restarts} times, last with status {child.process.returncode}",
                             where="autosync up",
                             kept="all data",
-                            todo=f"see {self.space.home.log} and start it again",
+                            todo=f"see {self.workspace.home.log} and start it again",
                         )
                     self.say(f"{child.name} ended with status {child.process.returncode}; started again")
                     child.start()
@@ -111,7 +111,7 @@ class Service:
             child.stop()
 
 
-def up(space: Space, port: int, say: Callable[[str], None], *, observe: bool = True) -> None:
+def up(workspace: Workspace, port: int, say: Callable[[str], None], *, observe: bool = True) -> None:
     """Run until SIGINT or SIGTERM.
 
     Args:
@@ -119,19 +119,19 @@ def up(space: Space, port: int, say: Callable[[str], None], *, observe: bool = T
         say: Takes lines for the terminal.
         observe: Sync a source's file within seconds of a save.
     """
-    if not own_server(os.environ) and (url := running_server(space.home)):
-        raise ConfigError(f"autosync up already runs for this home: {url}", where=str(space.home.path))
-    space.settings  # noqa: B018  # a wrong configuration is told before anything starts
-    os.environ["AUTOSYNC_HOME"], os.environ["AUTOSYNC_CONFIG"] = str(space.home.path), str(space.config)
-    open_log(space.home.log)
-    service = Service(space, say)
+    if not own_server(os.environ) and (url := running_server(workspace.home)):
+        raise ConfigError(f"autosync up already runs for this home: {url}", where=str(workspace.home.path))
+    workspace.settings  # noqa: B018  # a wrong configuration is told before anything starts
+    os.environ["AUTOSYNC_HOME"], os.environ["AUTOSYNC_CONFIG"] = str(workspace.home.path), str(workspace.config)
+    open_log(workspace.home.log)
+    service = Service(workspace, say)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, service.stop)
-    server = prepare(space.home, os.environ)
+    server = prepare(workspace.home, os.environ)
     try:
         if server is None:
             server = _start_server(service, free_port(port))
-        _deploy(space, say, server)
+        _deploy(workspace, say, server)
         service.add("worker", "-m", "prefect", "worker", "start", "--pool", "autosync", "--type", "process")
         if observe:
             service.add("observer", "-m", "flows.service.observer")
@@ -145,31 +145,31 @@ def up(space: Space, port: int, say: Callable[[str], None], *, observe: bool = T
         say("Stopping ...")
         service.close()
         for name in (STATE, CLIENT_ENVIRONMENT):
-            (space.home.prefect / name).unlink(missing_ok=True)
+            (workspace.home.prefect / name).unlink(missing_ok=True)
 
 
 def _start_server(service: Service, port: int) -> str:
-    url, state = f"http://127.0.0.1:{port}/api", service.space.home.prefect / STATE
+    url, state = f"http://127.0.0.1:{port}/api", service.workspace.home.prefect / STATE
     os.environ |= {API_URL: url, "PREFECT_SERVER_UI_API_URL": url}
     service.say("Starting the Prefect server ...")
     child = service.add("server", "-m", "flows.server_app", "--port", str(port))
     write_whole(state, json.dumps({"api": url, "pid": child.process.pid if child.process else 0}).encode())
     end = time.monotonic() + START_SECONDS
-    while running_server(service.space.home) is None:
+    while running_server(service.workspace.home) is None:
         if service.stopping or time.monotonic() > end or (child.process and child.process.poll() is not None):
             raise AutoSyncError("the Prefect server did not start", where=url, todo="is the home folder writable?")
         time.sleep(0.2)
     return url
 
 
-def _deploy(space: Space, say: Callable[[str], None], server: str) -> None:
+def _deploy(workspace: Workspace, say: Callable[[str], None], server: str) -> None:
     from flows.service.deployments import match
 
-    names = asyncio.run(match(space))
+    names = asyncio.run(match(workspace))
     say(f"Prefect UI    {server.removesuffix('/api')}")
-    if server == running_server(space.home):
-        say(f"  it asks for the secret in {os.path.relpath(space.home.prefect / SECRET)}")
-        settings = space.home.prefect / CLIENT_ENVIRONMENT
+    if server == running_server(workspace.home):
+        say(f"  it asks for the secret in {os.path.relpath(workspace.home.prefect / SECRET)}")
+        settings = workspace.home.prefect / CLIENT_ENVIRONMENT
         exports = (f"export {name}={os.environ[name]}\n".encode() for name in (API_URL, CLIENT_SECRET))
         write_whole(settings, exports, mode=0o600)
         say(f"Other shells  source {os.path.relpath(settings)}; prefect deployment run 'sync/SOURCE'")
@@ -178,5 +178,7 @@ def _deploy(space: Space, say: Callable[[str], None], server: str) -> None:
 
 def _start_validator(service: Service) -> None:
     """Keep Great Expectations warm, where some source has dataset checks."""
-    if any(source.expect.dataset for source in service.space.settings.source):
-        service.add("validator", "-m", "blocks.quality.validator", "--state", str(service.space.home.path / VALIDATOR))
+    if any(source.expect.dataset for source in service.workspace.settings.source):
+        service.add(
+            "validator", "-m", "blocks.quality.validator", "--state", str(service.workspace.home.path / VALIDATOR)
+        )

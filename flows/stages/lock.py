@@ -27,7 +27,7 @@ from blocks.store import batches, leases, ledger
 from flows.abandoned_leases import AbandonedLeases, forget_others
 from flows.log import event
 from flows.tasks import async_stage
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 
 TIMEOUT = 600.0
 SAY_EVERY = 10.0
@@ -42,7 +42,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     state_version: int
 
 
-async def acquire(space: Space, name: str, run: str, *, timeout: float = TIMEOUT) -> UUID:
+async def acquire(workspace: Workspace, name: str, run: str, *, timeout: float = TIMEOUT) -> UUID:
     """A lease on all of AutoSync's limits, in one call and one order.
 
     While others hold them, leases that dead runs left are released, and who is waited for is said.
@@ -59,7 +59,7 @@ async def acquire(space: Space, name: str, run: str, *, timeout: float = TIMEOUT
 
     names, holder = lock_names(), ConcurrencyLeaseHolder(type="flow_run", id=UUID(run))
     async with get_client() as client:
-        abandoned = AbandonedLeases(space, client, run)
+        abandoned = AbandonedLeases(workspace, client, run)
         started, said, created = time.monotonic(), 0.0, False
         while True:
             try:
@@ -83,37 +83,37 @@ async def acquire(space: Space, name: str, run: str, *, timeout: float = TIMEOUT
                     continue
                 waited = time.monotonic() - started
                 if waited >= timeout:
-                    raise _timed_out(space, run, waited) from None
+                    raise _timed_out(workspace, run, waited) from None
                 if waited >= said:
                     said = waited + SAY_EVERY
-                    await asyncio.to_thread(_say_waiting, space, name, run, waited)
+                    await asyncio.to_thread(_say_waiting, workspace, name, run, waited)
                 pause = min(float(error.response.headers.get("Retry-After", 1)), 2.0)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads waiters, guards nothing
 
 
-def _timed_out(space: Space, run: str, waited: float) -> LockTimeout:
+def _timed_out(workspace: Workspace, run: str, waited: float) -> LockTimeout:
     return LockTimeout(
-        f"{_holder(space, run)} held the locks for {waited:.0f} s",
+        f"{_holder(workspace, run)} held the locks for {waited:.0f} s",
         where="lock",
         kept="everything; this run wrote nothing",
         todo="see who holds them: autosync status",
     )
 
 
-def _say_waiting(space: Space, name: str, run: str, waited: float) -> None:
+def _say_waiting(workspace: Workspace, name: str, run: str, waited: float) -> None:
     """Say who is waited for: in the run's log, in logs/app.log, and on the terminal of a command."""
     from prefect import get_run_logger, runtime
 
-    text = f"waiting for {_holder(space, run)}" + (f" ({waited:.0f} s so far)" if waited >= 1 else "")
+    text = f"waiting for {_holder(workspace, run)}" + (f" ({waited:.0f} s so far)" if waited >= 1 else "")
     event(run, name, text, logging.WARNING)
     get_run_logger().warning(text)
     if runtime.deployment.id is None:
         print(f"autosync: {name}: {text}", file=sys.stderr, flush=True)
 
 
-def _holder(space: Space, run: str) -> str:
+def _holder(workspace: Workspace, run: str) -> str:
     """Who holds the locks, as people find it."""
-    with space.database() as db:
+    with workspace.database() as db:
         other = next((row for row in leases.holders(db) if row.lease and row.run != run), None)
     if other is None:
         return "a run of another home or machine on this Prefect server"
@@ -125,7 +125,7 @@ def _read(answer: httpx.Response) -> tuple[UUID | None, list[Any]]:
     return UUID(body["lease_id"]) if body.get("lease_id") else None, body.get("limits", [])
 
 
-async def take(space: Space, name: str, run: str) -> Grant:
+async def take(workspace: Workspace, name: str, run: str) -> Grant:
     """Take the place of a source: first the limits, then a fencing token that outdates every older run's.
 
     The process is noted before it asks, so that whenever it dies, the next run knows that its lease is free.
@@ -133,35 +133,35 @@ async def take(space: Space, name: str, run: str) -> Grant:
     place = f"source {name}"
 
     def ask() -> None:
-        with space.database() as db:
+        with workspace.database() as db:
             leases.add_waiter(db, run, place, current_process(), now=now())
 
     def token(lease: UUID) -> tuple[int, int]:
-        with space.database() as db:
+        with workspace.database() as db:
             leases.note_lease(db, run, str(lease), now=now())
             forget_others(db, run)
             return ledger.grant(db, place, run, now=now()), batches.state(db, name).version
 
     await asyncio.to_thread(ask)
     try:
-        lease = await acquire(space, place, run)
+        lease = await acquire(workspace, place, run)
         given, version = await asyncio.to_thread(token, lease)
     except BaseException:
-        await asyncio.shield(asyncio.to_thread(_abandon, space, run))
+        await asyncio.shield(asyncio.to_thread(_abandon, workspace, run))
         raise
     return Grant(place=place, token=given, lease=str(lease), state_version=version)
 
 
-def _abandon(space: Space, run: str) -> None:
+def _abandon(workspace: Workspace, run: str) -> None:
     """Note that a run no longer waits; a lease that it was given in that very moment is anybody's to release."""
-    with space.database() as db:
+    with workspace.database() as db:
         leases.mark_released(db, run, now=now())
 
 
 lock_stage = async_stage("lock", "Take the run's place: leases on the global limits, and a fencing token.")(take)
 
 
-async def give_back(space: Space, run: str, grant: Grant) -> None:
+async def give_back(workspace: Workspace, run: str, grant: Grant) -> None:
     """Release the lease and note that the place is free; an expired lease is fine.
 
     When the server can't be told, the row stays and the next run releases the lease.
@@ -176,7 +176,7 @@ async def give_back(space: Space, run: str, grant: Grant) -> None:
         released = False
 
     def free() -> None:
-        with space.database() as db:
+        with workspace.database() as db:
             ledger.release(db, grant.place, grant.token, now=now())
             if released:
                 leases.remove(db, run)
@@ -187,7 +187,7 @@ async def give_back(space: Space, run: str, grant: Grant) -> None:
 
 
 @asynccontextmanager
-async def kept(space: Space, run: str, grant: Grant) -> AsyncIterator[None]:
+async def kept(workspace: Workspace, run: str, grant: Grant) -> AsyncIterator[None]:
     """Keep a place while the stages inside run: renew the lease, and stop when it was lost.
 
     Raises:
@@ -218,4 +218,4 @@ async def kept(space: Space, run: str, grant: Grant) -> AsyncIterator[None]:
         renewal.cancel()
         with suppress(asyncio.CancelledError):
             await renewal
-        await give_back(space, run, grant)
+        await give_back(workspace, run, grant)

@@ -58,12 +58,12 @@ def push_store(store: Pipeline, remote: Remote, source: str = "things") -> tuple
     Returns:
         The sha, and how many steps SQLite took, in hundreds: what was read and rendered, whatever the machine.
     """
-    space, steps = store.space, count()
-    with space.database() as db:
-        target = space.target(db, space.source(source))
+    workspace, steps = store.workspace, count()
+    with workspace.database() as db:
+        target = workspace.target(db, workspace.source(source))
         assert target is not None
         cursor, newest = ledger.cursor(db, "push", target.collection), ledger.newest_seq(db, target.collection)
-        job = Job(db, space.source(source), target.collection, cursor, newest, f"run-{newest}", f"root-{newest}")
+        job = Job(db, workspace.source(source), target.collection, cursor, newest, f"run-{newest}", f"root-{newest}")
         db.set_progress_handler(lambda: next(steps) < 0, 100)
         sha = commit_changes(job, remote)
         db.set_progress_handler(None, 0)

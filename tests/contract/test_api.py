@@ -15,7 +15,7 @@ import pytest
 
 from autosync.settings import Home
 from flows.service.dashboard import StoreReading
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 from reports.dashboard.app import create_app
 from tests import busy
 from tests.serving import ask as get
@@ -27,22 +27,22 @@ LISTS = ("runs", "changes")
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A busy store, shared by tests that only read it."""
     return busy.build(tmp_path_factory.mktemp("busy"))
 
 
 @pytest.fixture(scope="module")
-def api(space: Space) -> Iterator[httpx.Client]:
-    with serving(create_app(StoreReading(space))) as made:
+def api(workspace: Workspace) -> Iterator[httpx.Client]:
+    with serving(create_app(StoreReading(workspace))) as made:
         yield made
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[tuple[Space, httpx.Client]]:
+def live(tmp_path: Path) -> Iterator[tuple[Workspace, httpx.Client]]:
     """A small store of its own, for tests that change it."""
     (tmp_path / "autosync.toml").write_text(busy.CONFIG)
-    made = Space(Home(tmp_path / "home"), tmp_path / "autosync.toml")
+    made = Workspace(Home(tmp_path / "home"), tmp_path / "autosync.toml")
     with serving(create_app(StoreReading(made))) as api:
         yield made, api
 
@@ -123,15 +123,15 @@ def test_pages_are_complete_without_gaps(api: httpx.Client, path: str, limit: in
         assert rows == list(range(rows[0], 0, -1))
 
 
-def test_pages_stay_whole_while_rows_arrive(live: tuple[Space, httpx.Client]) -> None:
+def test_pages_stay_whole_while_rows_arrive(live: tuple[Workspace, httpx.Client]) -> None:
     """Rows that arrive between two pages neither shift nor repeat what comes after."""
-    space, api = live
+    workspace, api = live
     chance = random.Random(1)
     expected: dict[str, list[Any]] = {}
     for version in range(6):
         run = busy.run_id(chance)
-        busy.note(space, run, "orders", now() + version, "changed")
-        busy.sync(space, "orders", busy.orders(version), run, now() + version)
+        busy.note(workspace, run, "orders", now() + version, "changed")
+        busy.sync(workspace, "orders", busy.orders(version), run, now() + version)
     for path, key in (("runs", "run"), ("changes", "seq")):
         expected[path] = [row[key] for page in walk(api, path, limit=500) for row in page]
         seen = []
@@ -139,8 +139,8 @@ def test_pages_stay_whole_while_rows_arrive(live: tuple[Space, httpx.Client]) ->
             seen += [row[key] for row in page]
             if number < 3:
                 run = busy.run_id(chance)
-                busy.note(space, run, "readings", now() + number, "changed")
-                busy.sync(space, "readings", busy.readings(number + len(path)), run, now() + number)
+                busy.note(workspace, run, "readings", now() + number, "changed")
+                busy.sync(workspace, "readings", busy.readings(number + len(path)), run, now() + number)
         assert seen == expected[path]
 
 
@@ -157,28 +157,28 @@ def test_record_has_its_whole_history(api: httpx.Client) -> None:
         assert newer["before"] == older["after"]
 
 
-def test_numbers_stay_as_they_were_written(live: tuple[Space, httpx.Client]) -> None:
+def test_numbers_stay_as_they_were_written(live: tuple[Workspace, httpx.Client]) -> None:
     """`1.0`, `1e400` and integers past 2^64 come out with the digits they came in with."""
-    space, api = live
+    workspace, api = live
     run = busy.run_id(random.Random(3))
     rows = b'[{"number":"x","a":1.0,"b":123456789012345678901234567890,"c":1.10}]'
-    busy.note(space, run, "orders", now(), "changed")
-    (space.base / "orders.json").write_bytes(rows)
-    _store(space, "orders", run)
+    busy.note(workspace, run, "orders", now(), "changed")
+    (workspace.base / "orders.json").write_bytes(rows)
+    _store(workspace, "orders", run)
     text = api.get("/api/v1/records/orders/x").text
     assert '"a":1.0,"b":123456789012345678901234567890,"c":1.10' in text
 
 
-def _store(space: Space, source: str, run: str) -> None:
+def _store(workspace: Workspace, source: str, run: str) -> None:
     from blocks.store import ledger
     from flows.operations.ingest import ingest
     from flows.operations.store import store
 
-    found = ingest(space, source, run, "", None)
+    found = ingest(workspace, source, run, "", None)
     assert found.batch
-    with space.database() as db:
+    with workspace.database() as db:
         token = ledger.grant(db, f"source {source}", run, now=now())
-    store(space, source, found.batch, run, token)
+    store(workspace, source, found.batch, run, token)
 
 
 def test_deleted_record_and_ids_with_slashes(api: httpx.Client) -> None:
@@ -234,50 +234,50 @@ def test_wrong_parameters_are_named(api: httpx.Client, path: str, parameters: di
     assert told["status"] == 422 and {error["name"] for error in told["errors"]} == set(parameters)
 
 
-def test_etag_holds_until_something_changes(live: tuple[Space, httpx.Client]) -> None:
+def test_etag_holds_until_something_changes(live: tuple[Workspace, httpx.Client]) -> None:
     """The same question is answered 304 until the store changes, and then with another ETag."""
-    space, api = live
-    busy.note(space, "a" * 8, "orders", now(), "unchanged")
+    workspace, api = live
+    busy.note(workspace, "a" * 8, "orders", now(), "unchanged")
     for path in ("runs", "changes", "sources", "status", "anomalies"):
         first = api.get(f"/api/v1/{path}")
         tag = first.headers["etag"]
         assert tag.startswith('W/"')
         again = api.get(f"/api/v1/{path}", headers={"If-None-Match": f'"other", {tag}'})
         assert again.status_code == 304 and not again.content and again.headers["etag"] == tag
-        busy.note(space, f"{path:a<8}", "orders", now(), "failed", error="it broke")
+        busy.note(workspace, f"{path:a<8}", "orders", now(), "failed", error="it broke")
         changed = api.get(f"/api/v1/{path}", headers={"If-None-Match": tag})
         assert path == "anomalies" or (changed.status_code == 200 and changed.headers["etag"] != tag)
 
 
-def test_etag_notices_another_database(live: tuple[Space, httpx.Client]) -> None:
+def test_etag_notices_another_database(live: tuple[Workspace, httpx.Client]) -> None:
     """A database put in the place of another is read at once, even at the same revision."""
-    space, api = live
-    busy.note(space, "one", "orders", now(), "unchanged")
+    workspace, api = live
+    busy.note(workspace, "one", "orders", now(), "unchanged")
     tag = api.get("/api/v1/runs").headers["etag"]
-    space.home.database.rename(space.home.path / "old.db")
+    workspace.home.database.rename(workspace.home.path / "old.db")
     for name in ("-wal", "-shm"):
-        Path(f"{space.home.database}{name}").unlink(missing_ok=True)
-    busy.note(space, "two", "orders", now(), "unchanged")
+        Path(f"{workspace.home.database}{name}").unlink(missing_ok=True)
+    busy.note(workspace, "two", "orders", now(), "unchanged")
     answer = api.get("/api/v1/runs", headers={"If-None-Match": tag})
     assert [row["run"] for row in answer.json()["items"]] == ["two"]
 
 
-def test_nothing_synced_yet(live: tuple[Space, httpx.Client]) -> None:
+def test_nothing_synced_yet(live: tuple[Workspace, httpx.Client]) -> None:
     """Before the first run every list is empty and nothing is an error."""
-    space, api = live
+    workspace, api = live
     assert get(api, "runs") == get(api, "changes") == {"items": [], "next": None}
     found = get(api, "status")
     assert found["status"] == "unknown" and len(found["sources"]) == 3 and found["revision"] == ""
     assert get(api, "kpis")["total"]["runs"] == 0 and get(api, "anomalies")["items"] == []
     assert api.get("/readyz").json() == api.get("/healthz").json() == {"status": "ok"}
-    assert not space.home.database.exists()
+    assert not workspace.home.database.exists()
     get(api, "records/orders/1", 404)
 
 
-def test_events_tell_of_changes(live: tuple[Space, httpx.Client]) -> None:
+def test_events_tell_of_changes(live: tuple[Workspace, httpx.Client]) -> None:
     """A listener hears of a change within seconds, and at once of what it missed."""
-    space, api = live
-    busy.note(space, "one", "orders", now(), "unchanged")
+    workspace, api = live
+    busy.note(workspace, "one", "orders", now(), "unchanged")
     known = get(api, "status")["revision"]
     for since, change in ((known, True), ("an old one", False)):
         with api.stream("GET", "/api/v1/events", params={"since": since}) as stream:
@@ -285,7 +285,7 @@ def test_events_tell_of_changes(live: tuple[Space, httpx.Client]) -> None:
             lines = stream.iter_lines()
             assert next(lines) == "retry: 3000"
             if change:
-                busy.note(space, "two", "orders", now(), "changed")
+                busy.note(workspace, "two", "orders", now(), "changed")
             told = [next(lines) for _ in range(4)]
         assert told[1] == "event: revision"
         assert json.loads(told[3].removeprefix("data: "))["revision"] == told[2].removeprefix("id: ") != known
@@ -315,22 +315,23 @@ def test_status_says_what_to_do(api: httpx.Client) -> None:
     assert detail["run"]["status"] == "failed" and [stage["state"] for stage in detail["stages"]] == ["failed"]
 
 
-def test_pandas_waits_until_it_is_needed(space: Space) -> None:
+def test_pandas_waits_until_it_is_needed(workspace: Workspace) -> None:
     """Lists and pages come without pandas; the numbers bring it."""
     import subprocess
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from autosync.settings import Home; from flows.workspace import Space\n"
+        "import sys; from pathlib import Path; from autosync.settings import Home\n"
+        "from flows.workspace import Workspace\n"
         "from flows.service.dashboard import StoreReading; from reports.dashboard.app import create_app\n"
         "from tests.serving import serving\n"
-        "space = Space(Home(Path(sys.argv[1])), Path(sys.argv[2]))\n"
-        "with serving(create_app(StoreReading(space))) as api:\n"
+        "workspace = Workspace(Home(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "with serving(create_app(StoreReading(workspace))) as api:\n"
         "    for path in ('/', '/runs', '/changes', '/api/v1/status', '/api/v1/runs', '/api/v1/changes', '/readyz'):\n"
         "        assert api.get(path).status_code == 200\n"
         "    assert not {'pandas', 'prefect'} & set(sys.modules), 'too early'\n"
         "    assert api.get('/api/v1/kpis').status_code == 200 and 'pandas' in sys.modules\n"
     )
-    args = [sys.executable, "-W", "ignore", "-c", code, str(space.home.path), str(space.config)]
+    args = [sys.executable, "-W", "ignore", "-c", code, str(workspace.home.path), str(workspace.config)]
     done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import pytest
 from autosync.errors import ConfigError
 from autosync.settings import Home
 from flows.service.dashboard import StoreReading, access
-from flows.workspace import Space
+from flows.workspace import Workspace
 from reports.dashboard.app import create_app
 from reports.dashboard.guard import SESSION, Access
 from reports.dashboard.reading import Run, RunFilter
@@ -25,22 +25,22 @@ TOKEN = "a-token-that-is-long-enough"
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A busy store, shared by tests that only read it."""
     return busy.build(tmp_path_factory.mktemp("busy"))
 
 
 @pytest.fixture(scope="module")
-def api(space: Space) -> Iterator[httpx.Client]:
-    with serving(create_app(StoreReading(space))) as made:
+def api(workspace: Workspace) -> Iterator[httpx.Client]:
+    with serving(create_app(StoreReading(workspace))) as made:
         yield made
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[tuple[Space, httpx.Client]]:
+def live(tmp_path: Path) -> Iterator[tuple[Workspace, httpx.Client]]:
     """A small store of its own, for tests that change it."""
     (tmp_path / "autosync.toml").write_text(busy.CONFIG)
-    made = Space(Home(tmp_path / "home"), tmp_path / "autosync.toml")
+    made = Workspace(Home(tmp_path / "home"), tmp_path / "autosync.toml")
     with serving(create_app(StoreReading(made))) as api:
         yield made, api
 
@@ -68,33 +68,33 @@ def test_only_reading(api: httpx.Client, method: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_errors_tell_nothing_from_inside(space: Space) -> None:
+def test_errors_tell_nothing_from_inside(workspace: Workspace) -> None:
     """An unforeseen error is a 500 without a trace; a damaged database a 503 without its path."""
 
     class Broken(StoreReading):
         def runs(self, which: RunFilter) -> list[Run]:
             raise ZeroDivisionError("division by zero")
 
-    with serving(create_app(Broken(space))) as api:
+    with serving(create_app(Broken(workspace))) as api:
         told = get(api, "runs", 500)
     assert told["detail"] == "Something went wrong. The log says what." and "division" not in json.dumps(told)
 
 
-def test_damaged_database_is_told(live: tuple[Space, httpx.Client]) -> None:
+def test_damaged_database_is_told(live: tuple[Workspace, httpx.Client]) -> None:
     """A file that is no database is a 503 that doesn't say where it is; /readyz says so too."""
-    space, api = live
-    space.home.path.mkdir()
-    space.home.database.write_bytes(b"this is no database at all, only text" * 100)
+    workspace, api = live
+    workspace.home.path.mkdir()
+    workspace.home.database.write_bytes(b"this is no database at all, only text" * 100)
     told = get(api, "runs", 503)
-    assert "damaged" in told["detail"] and str(space.home.path) not in json.dumps(told)
+    assert "damaged" in told["detail"] and str(workspace.home.path) not in json.dumps(told)
     assert api.get("/readyz").status_code == 503 and api.get("/healthz").status_code == 200
-    assert api.get("/").status_code == 503 and str(space.home.path) not in api.get("/").text
+    assert api.get("/").status_code == 503 and str(workspace.home.path) not in api.get("/").text
 
 
 @pytest.fixture
-def closed(space: Space) -> Iterator[httpx.Client]:
+def closed(workspace: Workspace) -> Iterator[httpx.Client]:
     """A dashboard that asks for a token."""
-    with serving(create_app(StoreReading(space), Access(TOKEN)), follow_redirects=False) as made:
+    with serving(create_app(StoreReading(workspace), Access(TOKEN)), follow_redirects=False) as made:
         yield made
 
 

@@ -45,11 +45,11 @@ class History:
         return max(self.states)
 
     def open(self, name: CopyName, collection: str = "things") -> Copy:
-        return open_copy(self.pipeline.space, name, collection)
+        return open_copy(self.pipeline.workspace, name, collection)
 
     def times(self) -> dict[int, float]:
         """When each state was stored."""
-        with self.pipeline.space.database(read_only=True) as db:
+        with self.pipeline.workspace.database(read_only=True) as db:
             return dict(db.execute("SELECT last_seq, time FROM batch").fetchall())
 
 
@@ -170,12 +170,12 @@ def test_a_collection_that_is_not_there(made: History, name: CopyName) -> None:
     assert proof is None or proof.records == 0
     with pytest.raises(AutoSyncError, match=r"no collection 'others'|no mirror|no commit of 'others'"):
         copy.at(None)
-    assert COPIES[name].collections(made.pipeline.space) == {"things"}
+    assert COPIES[name].collections(made.pipeline.workspace) == {"things"}
 
 
 def compact(history: History) -> None:
     """Merge what lies between the first state and the last."""
-    with history.pipeline.space.database() as db:
+    with history.pipeline.workspace.database() as db:
         token = ledger.grant(db, "source things", "compact", now=now())
         keep = frozenset({min(history.states), history.newest})
         compaction.compact(db, 1, keep, place="source things", token=token)
@@ -183,7 +183,7 @@ def compact(history: History) -> None:
 
 def rebuild(history: History) -> None:
     """Make the store anew from the mirror."""
-    rebuild_store(history.pipeline.space, force=True)
+    rebuild_store(history.pipeline.workspace, force=True)
 
 
 @pytest.mark.parametrize(("change", "oldest"), [(compact, 0), (rebuild, 3)])
@@ -211,14 +211,14 @@ def test_the_points_of_a_store_that_does_not_know_every_change(
 
 def harm(history: History, name: CopyName) -> None:
     """Change a record in a copy behind its back."""
-    space = history.pipeline.space
+    workspace = history.pipeline.workspace
     if name == "store":
-        with space.database() as db:
+        with workspace.database() as db:
             db.execute("""UPDATE record SET doc = '{"id":"a","n":5}' WHERE id = 'a'""")
     elif name == "mirror":
-        (space.home.mirror / "things" / "current" / "records.jsonl").write_bytes(b'{"id":"a","n":5}\n')
+        (workspace.home.mirror / "things" / "current" / "records.jsonl").write_bytes(b'{"id":"a","n":5}\n')
     else:
-        remote = open_remote(space)
+        remote = open_remote(workspace)
         head, files = remote.head(), dict(remote.files("things"))
         assert head is not None
         changed = {"things/records.jsonl": b'{"id":"a","n":5}\n', "things/manifest.json": files["things/manifest.json"]}

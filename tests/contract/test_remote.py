@@ -133,7 +133,7 @@ def filled(folder: Path, ids: range, name: str = "things", note: str = "") -> Pi
 
 def rendered(store: Pipeline) -> dict[str, bytes]:
     """Every file of the store's collection, below its folder."""
-    with store.space.database(read_only=True) as db:
+    with store.workspace.database(read_only=True) as db:
         records = db.execute("SELECT records FROM collection").fetchone()[0]
         return {f"things/{path}": data for path, data in all_files(db, 1, records)}
 
@@ -159,7 +159,7 @@ def test_a_full_rewrite_renders_each_record_once(place: Place, tmp_path: Path) -
     for n in (1, 2):
         store = filled(tmp_path / str(n), range(n * 1000), f"c{n}")
         _, first = push_store(store, place.remote, f"c{n}")
-        with store.space.database() as db:
+        with store.workspace.database() as db:
             db.execute("DELETE FROM consumer")
         place.put({f"c{n}/manifest.json": b"spoilt"}, 10 + n)
         _, again = push_store(store, place.remote, f"c{n}")

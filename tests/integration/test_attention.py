@@ -18,7 +18,7 @@ from flows.operations.analyze import analyze
 from flows.operations.health import check_freshness
 from flows.operations.status import describe_status
 from flows.service.dashboard import StoreReading
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 from reports import attention as report
 from reports.dashboard import attention as pages
 from reports.dashboard.words import Say
@@ -43,8 +43,8 @@ runs = st.lists(st.builds(Past, AGES, st.sampled_from(["changed", "unchanged", "
 limits = st.tuples(*[st.sampled_from([None, 3600.0, 3 * DAY])] * 2)
 
 
-def write(space: Space, source: str, pasts: list[Past], quarantined: int) -> None:
-    with space.database() as db:
+def write(workspace: Workspace, source: str, pasts: list[Past], quarantined: int) -> None:
+    with workspace.database() as db:
         for number, past in enumerate(pasts):
             started, name = now() - past.age, f"{source}{number}"
             ledger.start_run(db, name, source, started=started, scheduled=None)
@@ -56,26 +56,26 @@ def write(space: Space, source: str, pasts: list[Past], quarantined: int) -> Non
             ledger.quarantine(db, source, "r", rows, now=now(), whole=False)
 
 
-def configure(folder: Path, of: dict[str, tuple[float | None, float | None]]) -> Space:
+def configure(folder: Path, of: dict[str, tuple[float | None, float | None]]) -> Workspace:
     lines = []
     for name, (warn, error) in of.items():
         lines += ["[[source]]", f'name = "{name}"', 'location = "x.json"', 'key = "/id"', "[source.freshness]"]
         lines += [f"warn_after = {warn}"] * (warn is not None) + [f"error_after = {error}"] * (error is not None)
-    space = Pipeline(folder).space
-    space.config.write_text("\n".join(lines) + "\n")
-    return space
+    workspace = Pipeline(folder).workspace
+    workspace.config.write_text("\n".join(lines) + "\n")
+    return workspace
 
 
-def judge_report(space: Space) -> tuple[list[tuple[Status, str]], dict[str, Status], Status]:
-    values = analyze(space)
+def judge_report(workspace: Workspace) -> tuple[list[tuple[Status, str]], dict[str, Status], Status]:
+    values = analyze(workspace)
     found = report.points(values, Words("en"))
     rows = next(section for section in report_page(values, "en").sections if section.name == "sources").rows
     judged = [(point.status, point.source) for point in found if "unusual" not in point.what]
     return sorted(judged), {str(row[1]): convert(row[0], Status) for row in rows}, report.overall(values, found)
 
 
-def judge_pages(space: Space) -> tuple[list[tuple[Status, str]], dict[str, Status], Status]:
-    state = pages.look(StoreReading(space), Say("en"))
+def judge_pages(workspace: Workspace) -> tuple[list[tuple[Status, str]], dict[str, Status], Status]:
+    state = pages.look(StoreReading(workspace), Say("en"))
     judged = [(point.status, point.source) for point in state.points]
     return sorted(judged), {one.source: pages.source_status(one) for one in state.sources}, state.status
 
@@ -90,21 +90,21 @@ def test_report_and_page_judge_every_source_alike(
 ) -> None:
     """Whatever the runs, the limits and the quarantine: the same points, the same status, the same ages."""
     with tempfile.TemporaryDirectory() as folder:
-        space = configure(Path(folder), dict(zip(NAMES, of, strict=True)))
+        workspace = configure(Path(folder), dict(zip(NAMES, of, strict=True)))
         for source, past, rows in zip(NAMES, pasts, quarantined, strict=True):
-            write(space, source, past, rows)
+            write(workspace, source, past, rows)
         if waits:
-            with space.database() as db:
+            with workspace.database() as db:
                 ledger.post(db, Notice(key="k", title="t", text="t"), now=now())
-        told, shown = judge_report(space), judge_pages(space)
+        told, shown = judge_report(workspace), judge_pages(workspace)
         assert told == shown
-        lines = {row["source"]: row["freshness"] for row in describe_status(space)["sources"]}
-        assert lines == {state.source: state.freshness for state in StoreReading(space).sources()}
-        assert check_freshness(space)[0] == worst_module(space)
+        lines = {row["source"]: row["freshness"] for row in describe_status(workspace)["sources"]}
+        assert lines == {state.source: state.freshness for state in StoreReading(workspace).sources()}
+        assert check_freshness(workspace)[0] == worst_module(workspace)
 
 
-def worst_module(space: Space) -> str:
+def worst_module(workspace: Workspace) -> str:
     """The module's status that follows from the sources': one that is not known yet is a warning."""
-    states = StoreReading(space).sources()
+    states = StoreReading(workspace).sources()
     status = worst(pages.source_status(replace(state, quarantined=0)) for state in states)
     return "warning" if status == "unknown" else status

@@ -58,18 +58,18 @@ def names(nas: Path) -> list[str]:
 
 
 def save(place: Pipeline) -> str:
-    return save_backup(place.space).stored.name
+    return save_backup(place.workspace).stored.name
 
 
 def listed(place: Pipeline) -> list[str]:
-    return [stored.name for stored in list_backups(place.space).own]
+    return [stored.name for stored in list_backups(place.workspace).own]
 
 
 def lay_unmarked(nas: Path, place: Pipeline, name: str = UNMARKED) -> None:
     """A backup as the releases before made them: no id in its name, no manifest beside it."""
-    with closing(sqlite3.connect(place.space.home.database)) as db:
+    with closing(sqlite3.connect(place.workspace.home.database)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    (nas / name).write_bytes(gzip.compress(place.space.home.database.read_bytes()))
+    (nas / name).write_bytes(gzip.compress(place.workspace.home.database.read_bytes()))
     (nas / f"{name}.sha256").write_text(f"{hashlib.sha256((nas / name).read_bytes()).hexdigest()}  {name}\n")
 
 
@@ -101,7 +101,7 @@ def test_files_of_others_are_never_touched(a: Pipeline, nas: Path) -> None:
 def test_a_name_alone_is_no_proof(a: Pipeline, nas: Path) -> None:
     """A file that carries this home's id in its name, but not in a manifest, is neither counted nor deleted."""
     save(a)
-    forged = backup_name(home_id.read(a.space.home.identity), 99, 0.0, 1)
+    forged = backup_name(home_id.read(a.workspace.home.identity), 99, 0.0, 1)
     (nas / forged).write_bytes(b"mine")
     made = [save(a) for _ in range(3)]
     assert listed(a) == [made[2], made[1]]
@@ -116,7 +116,7 @@ def test_the_newest_stays_whatever_keep_and_clock_say(tmp_path: Path, a: Pipelin
     kept = home(tmp_path / "none", 1, keep=0)
     assert [save(kept), save(kept)][1:] == listed(kept)
     first = save(a)
-    mine = home_id.read(a.space.home.identity)
+    mine = home_id.read(a.workspace.home.identity)
     for number in (2, 3):  # made while the clock was wrong
         name = backup_name(mine, number, 4_000_000_000.0, 1)
         FolderTarget(nas).put(nas / first, name, mine)
@@ -147,10 +147,10 @@ def test_another_homes_backup_needs_a_word(a: Pipeline, b: Pipeline, nas: Path) 
     save(a)
     other = save(b)
     with pytest.raises(Refused, match="another home") as refused:
-        restore_backup(a.space, other)
+        restore_backup(a.workspace, other)
     assert "--foreign" in refused.value.todo and "database" in refused.value.kept
     assert len(a.records()) == 5
-    restore_backup(a.space, other, foreign=True)
+    restore_backup(a.workspace, other, foreign=True)
     assert len(a.records()) == 7
     assert listed(a) != [other]  # the home is still itself
     save(a)
@@ -162,13 +162,13 @@ def test_backups_of_before_are_kept_and_restorable(a: Pipeline, nas: Path) -> No
     lay_unmarked(nas, a)
     a.write([{"id": number} for number in range(6)])
     a.load()
-    results = [save_backup(a.space) for _ in range(4)]
+    results = [save_backup(a.workspace) for _ in range(4)]
     assert [result.left for result in results] == [1, 1, 1, 1]
     assert UNMARKED in names(nas) and UNMARKED not in listed(a)
     with pytest.raises(Refused, match="which home made") as refused:
-        restore_backup(a.space, UNMARKED)
+        restore_backup(a.workspace, UNMARKED)
     assert f"autosync backup restore {UNMARKED} --foreign" in refused.value.todo
-    restore_backup(a.space, UNMARKED, foreign=True)
+    restore_backup(a.workspace, UNMARKED, foreign=True)
     assert len(a.records()) == 5
 
 
@@ -203,7 +203,7 @@ def test_looking_makes_nothing(a: Pipeline) -> None:
     """Listing and being refused leave a home without an id; a backup makes it, for its user alone."""
     assert listed(a) == []
     with pytest.raises(ConfigError, match="no backup"):
-        restore_backup(a.space, UNMARKED, foreign=True)
-    assert not a.space.home.identity.exists()
+        restore_backup(a.workspace, UNMARKED, foreign=True)
+    assert not a.workspace.home.identity.exists()
     save(a)
-    assert a.space.home.identity.stat().st_mode & 0o777 == 0o600
+    assert a.workspace.home.identity.stat().st_mode & 0o777 == 0o600

@@ -41,9 +41,9 @@ def place(tmp_path: Path) -> Pipeline:
 
 def everything(place: Pipeline) -> dict[str, Any]:
     """Records, log, mirror files and the repository's head."""
-    head = place.space.home.repository / "refs" / "heads" / "main"
-    files = sorted(path for path in place.space.home.mirror.rglob("*") if path.is_file())
-    with place.space.database(read_only=True) as db:
+    head = place.workspace.home.repository / "refs" / "heads" / "main"
+    files = sorted(path for path in place.workspace.home.mirror.rglob("*") if path.is_file())
+    with place.workspace.database(read_only=True) as db:
         log = db.execute("SELECT * FROM change_log ORDER BY seq").fetchall()
     return {
         "records": place.records(),
@@ -69,7 +69,7 @@ def quarantined(place: Pipeline, data: bytes, *, match: str, kept: int = 3) -> d
     records = place.records()
     place.write(data)
     result = place.run()
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         items = ledger.open_items(db)
     assert result.found.counts.quarantined >= 1
     assert any(match in item["reason"] for item in items), items
@@ -146,8 +146,8 @@ def test_numbers_keep_their_digits_everywhere(place: Pipeline, number: str) -> N
     assert place.run().found.counts.updated == 1
     line = f'{{"id":"a","n":{number}}}'
     assert place.records()["a"] == line
-    assert line in (place.space.home.mirror / "things" / "current" / "records.jsonl").read_text()
-    git = ["git", "--git-dir", str(place.space.home.repository), "show", "main:things/records.jsonl"]
+    assert line in (place.workspace.home.mirror / "things" / "current" / "records.jsonl").read_text()
+    git = ["git", "--git-dir", str(place.workspace.home.repository), "show", "main:things/records.jsonl"]
     assert line in subprocess.run(git, capture_output=True, text=True, check=True).stdout
     assert place.verify()["equal"] is True
 
@@ -170,7 +170,7 @@ def test_a_bad_row_goes_to_quarantine_alone(place: Pipeline, row: bytes, words: 
     """One bad row keeps nobody from the others; its raw text is kept whole."""
     item = quarantined(place, GOOD[:-1] + b", " + row + b"]", match=words)
     assert "things.json, /3" in item["place"]
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         assert bytes((ledger.item(db, item["item"]) or {})["raw"]) == row
 
 
@@ -184,7 +184,7 @@ def test_rows_of_json_lines_fail_alone(tmp_path: Path) -> None:
     )
     assert place.run().found.counts.quarantined == 2
     assert set(place.records()) == {"a", "d"}
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         assert [item["place"] for item in ledger.open_items(db)] == ["things.jsonl, line 3", "things.jsonl, line 2"]
     place.write(b'{"id": "a"}\n{"id": "d", "n"', "things.jsonl")
     with pytest.raises(SourceError, match=r"cut off.*line 2"):
@@ -243,7 +243,7 @@ def test_deleting_more_than_the_guard_allows_is_refused(place: Pipeline) -> None
 def test_a_file_that_changes_while_it_is_read_is_read_again(place: Pipeline) -> None:
     """The mixture of two versions is never taken; the error says that a retry helps."""
     path = place.write(GOOD)
-    opened = reader_of(place.space.source("things"), Context(place.folder, place.folder)).look(Previous())
+    opened = reader_of(place.workspace.source("things"), Context(place.folder, place.folder)).look(Previous())
     assert isinstance(opened, Reading)
     blocks = opened.blocks(NothingKnown())
     next(blocks)
@@ -256,7 +256,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(place: Pipeline) -> 
 def test_a_file_that_changes_between_look_and_read_is_read_again(place: Pipeline) -> None:
     """Content must not be kept under the digest of other content: going back to the first would then seem no change."""
     place.write(GOOD.replace(b'"n": 1', b'"n": 8'))
-    source = place.space.source("things")
+    source = place.workspace.source("things")
     opened = reader_of(source, Context(place.folder, place.folder)).look(Previous())
     assert isinstance(opened, Reading)
     place.write(GOOD.replace(b'"n": 1', b'"n": 99'))
@@ -267,7 +267,7 @@ def test_a_file_that_changes_between_look_and_read_is_read_again(place: Pipeline
 def test_a_file_that_is_half_written_when_it_is_read_is_read_again(place: Pipeline) -> None:
     """What its writer hasn't finished yet is no broken document."""
     path = place.write(GOOD)
-    opened = reader_of(place.space.source("things"), Context(place.folder, place.folder)).look(Previous())
+    opened = reader_of(place.workspace.source("things"), Context(place.folder, place.folder)).look(Previous())
     assert isinstance(opened, Reading)
     path.write_bytes(GOOD[:30])
     with pytest.raises(SourceUnavailable, match="changed while it was read"):
@@ -276,7 +276,7 @@ def test_a_file_that_is_half_written_when_it_is_read_is_read_again(place: Pipeli
 
 def test_a_file_that_vanishes_while_it_is_read_is_told(place: Pipeline) -> None:
     """Between look and read, or after it: the source's fault, not a crash."""
-    source = place.space.source("things")
+    source = place.workspace.source("things")
     for early in (True, False):
         path = place.write(GOOD)
         opened = reader_of(source, Context(place.folder, place.folder)).look(Previous())
@@ -415,10 +415,10 @@ def test_a_home_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     place = Pipeline(tmp_path)
     place.configure()
     place.write(GOOD)
-    place.space.home.path.write_text("in the way")
+    place.workspace.home.path.write_text("in the way")
     with pytest.raises(StoreError, match=r"can't be made.*--home"):
         place.run()
-    assert place.space.home.path.read_text() == "in the way"
+    assert place.workspace.home.path.read_text() == "in the way"
 
 
 @contextmanager
@@ -453,7 +453,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         after = everything(place)
         assert after["records"] == before["records"] and after["head"] == before["head"]
         source.write_text(json.dumps(json.loads(GOOD) + [{"id": "d"}]))
-        shutil.rmtree(place.space.home.staging, ignore_errors=True)
+        shutil.rmtree(place.workspace.home.staging, ignore_errors=True)
         place.run()
         assert set(place.records()) == {"a", "b", "c", "d"}
         assert place.verify()["equal"] is True
@@ -466,9 +466,9 @@ def test_a_full_disk_at_the_store_undoes_the_batch(tmp_path: Path) -> None:
     rows = [{"id": f"x{n}", "text": "y" * 1000} for n in range(3000)]
     with small_disk(tmp_path / "disk", "2m") as disk:
         (disk / "home").mkdir()
-        place.space.home.path.symlink_to(disk / "home")
+        place.workspace.home.path.symlink_to(disk / "home")
         (tmp_path / "staging").mkdir()
-        place.space.home.staging.symlink_to(tmp_path / "staging")
+        place.workspace.home.staging.symlink_to(tmp_path / "staging")
         place.write(GOOD)
         place.run()
         before = everything(place)
@@ -479,7 +479,7 @@ def test_a_full_disk_at_the_store_undoes_the_batch(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         place.run()
         assert len(place.records()) == 3003 and place.verify()["equal"] is True
-        place.space.home.path.unlink()
+        place.workspace.home.path.unlink()
 
 
 def test_a_full_disk_at_the_push_is_caught_up_later(tmp_path: Path) -> None:
@@ -488,9 +488,9 @@ def test_a_full_disk_at_the_push_is_caught_up_later(tmp_path: Path) -> None:
     place.configure()
     text = [random.Random(n).randbytes(500).hex() for n in range(800)]
     with small_disk(tmp_path / "disk", "500k") as disk:
-        place.space.home.path.mkdir()
+        place.workspace.home.path.mkdir()
         (disk / "repository.git").mkdir()
-        place.space.home.repository.symlink_to(disk / "repository.git")
+        place.workspace.home.repository.symlink_to(disk / "repository.git")
         place.write(GOOD)
         place.run()
         head = place.git("rev-parse", "main")
@@ -501,7 +501,7 @@ def test_a_full_disk_at_the_push_is_caught_up_later(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         place.run()
         assert place.git("rev-list", "--count", "main").strip() == "2" and place.verify()["equal"] is True
-        place.space.home.repository.unlink()
+        place.workspace.home.repository.unlink()
 
 
 def test_a_full_disk_at_the_mirror_is_caught_up_later(tmp_path: Path) -> None:
@@ -509,13 +509,13 @@ def test_a_full_disk_at_the_mirror_is_caught_up_later(tmp_path: Path) -> None:
     (tmp_path / "autosync.toml").write_text('[[source]]\nname = "things"\nlocation = "things.json"\nkey = "/id"\n')
     place = Pipeline(tmp_path)
     with small_disk(tmp_path / "disk", "300k") as disk:
-        place.space.home.path.mkdir(parents=True)
-        place.space.home.mirror.symlink_to(disk)
+        place.workspace.home.path.mkdir(parents=True)
+        place.workspace.home.mirror.symlink_to(disk)
         place.write([{"id": f"x{n}", "text": "y" * 1000} for n in range(500)])
         with pytest.raises(StoreError, match=r"mirror can't be written.*room on the disk"):
             place.run()
         assert len(place.records()) == 500
-    place.space.home.mirror.unlink()
-    assert mirror(place.space, "things").records == 500
+    place.workspace.home.mirror.unlink()
+    assert mirror(place.workspace, "things").records == 500
     place.run()
     assert place.verify()["equal"] is True

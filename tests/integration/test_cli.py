@@ -58,12 +58,12 @@ def test_log_tells_the_history_of_a_record_newest_first(place: Pipeline) -> None
 def test_plan_says_what_run_would_do_and_writes_nothing(place: Pipeline) -> None:
     """`plan` names inserts, updates with their fields, deletes and refusals; nothing in the home changes."""
     save(place.folder, [{"id": "a", "n": 5}, {"id": "b", "n": 2}, {"id": "c", "n": 3}, {"id": "d", "n": 300}])
-    before = {path: path.read_bytes() for path in place.space.home.path.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in place.workspace.home.path.rglob("*") if path.is_file()}
     plan = Service(place.folder).json("plan")["plans"][0]
     assert (plan["inserted"], plan["updated"], plan["deleted"], plan["quarantined"]) == (1, 1, 0, 1)
     assert {"op": "update", "id": "a", "fields": ["n"]} in plan["changes"]
     assert "[0, 100]" in plan["refused"][0]["reason"]
-    after = {path: path.read_bytes() for path in place.space.home.path.rglob("*") if path.is_file()}
+    after = {path: path.read_bytes() for path in place.workspace.home.path.rglob("*") if path.is_file()}
     assert {path.name for path in before.keys() ^ after.keys()} <= {"autosync.db-shm", "autosync.db-wal"}
     assert all(after[path] == data for path, data in before.items() if "-shm" not in path.name and path in after)
 
@@ -72,7 +72,7 @@ def test_verify_sees_an_edited_mirror(place: Pipeline) -> None:
     """`verify` exits 0 when all roots are equal and 1 when a mirror file was edited by hand."""
     service = Service(place.folder)
     assert set(service.json("verify")) >= {"equal", "collections"}
-    file = place.space.home.mirror / "things" / "current" / "records.jsonl"
+    file = place.workspace.home.mirror / "things" / "current" / "records.jsonl"
     file.write_text(file.read_text().replace('"n":2', '"n":3'))
     found = service.json("verify", status=1)
     row = found["collections"][0]
@@ -107,9 +107,9 @@ def test_backup_and_back(place: Pipeline) -> None:
     assert [row["name"] for row in service.json("backup", "list")["backups"]] == [name]
     save(place.folder, [{"id": "a", "n": 9}, {"id": "b", "n": 2}])
     place.run()
-    assert service.json("backup", "restore", name) == {"database": str(place.space.home.database), "backup": name}
+    assert service.json("backup", "restore", name) == {"database": str(place.workspace.home.database), "backup": name}
     assert place.records() == {"a": '{"id":"a","n":1}', "b": '{"id":"b","n":2}'}
-    assert list(place.space.home.path.glob("autosync.db.before-restore-*"))
+    assert list(place.workspace.home.path.glob("autosync.db.before-restore-*"))
     assert place.run().found.counts.updated == 1
     assert service.json("verify")["equal"] is True
 

@@ -98,7 +98,7 @@ def test_a_wrong_example_would_be_noticed() -> None:
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if not NEEDS_MORE.search(line)])
 def test_examples_that_only_look_run(place: Pipeline, line: str) -> None:
     """On a home with the example sources, the examples that need no server and no file do their work."""
-    home = str(place.space.home.path)
+    home = str(place.workspace.home.path)
     done = autosync(place.folder, "--home", home, *shlex.split(line)[1:])
     assert done.returncode == 0, done.stderr
     assert done.stdout
@@ -115,7 +115,7 @@ def test_examples_that_only_look_run(place: Pipeline, line: str) -> None:
 )
 def test_shared_options_stand_before_or_after_the_command(place: Pipeline, line: str) -> None:
     """--home, --config and --json mean the same at both ends; the later one wins."""
-    names = {"HOME": str(place.space.home.path), "FILE": str(place.folder / "autosync.toml"), "WRONG": "/nowhere"}
+    names = {"HOME": str(place.workspace.home.path), "FILE": str(place.folder / "autosync.toml"), "WRONG": "/nowhere"}
     args = [re.sub(r"HOME|FILE|WRONG", lambda match: names[match[0]], word) for word in line.split()]
     done = autosync(ROOT, *args)
     assert [row["source"] for row in json.loads(done.stdout)["sources"]] == ["contacts", "readings"], done.stderr
@@ -126,7 +126,7 @@ def test_shared_options_stand_before_or_after_the_command(place: Pipeline, line:
 )
 def test_shared_options_reach_the_commands_of_a_group(place: Pipeline, line: str) -> None:
     """`backup list` takes them in front, in the middle and behind."""
-    done = autosync(place.folder, *line.replace("{}", f"--home {place.space.home.path}").split())
+    done = autosync(place.folder, *line.replace("{}", f"--home {place.workspace.home.path}").split())
     assert "backups" in json.loads(done.stdout), done.stderr
 
 
@@ -164,7 +164,7 @@ def test_every_command_takes_the_shared_options(words: tuple[str, ...]) -> None:
 )
 def test_a_mistaken_name_suggests_the_nearest(place: Pipeline, line: str, status: int, name: str) -> None:
     """Whatever kind of name it is; the exit status says as before what kind of mistake it is."""
-    done = autosync(place.folder, "--home", str(place.space.home.path), *line.split())
+    done = autosync(place.folder, "--home", str(place.workspace.home.path), *line.split())
     assert done.returncode == status and not done.stdout, done
     assert re.search(rf"[Dd]id you mean '{re.escape(name)}'|Possible options: {name}", done.stderr), done.stderr
     assert "Traceback" not in done.stderr

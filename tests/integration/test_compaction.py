@@ -53,7 +53,7 @@ class Past:
         """Sync, as if at a time: ingest, store and mirror; both consumers have read it."""
         self.place.write([{"id": id, "n": n} for id, n in ids.items()], f"{name}.json")
         newest = self.place.load_at(time, name)
-        with self.place.space.database(read_only=True) as db:
+        with self.place.workspace.database(read_only=True) as db:
             self.states[name][newest] = dict(batches.read_rows(db, batches.collection_id(db, name) or 0))
 
     def rule(self, **rule: int) -> None:
@@ -64,18 +64,18 @@ class Past:
 
     def compact(self) -> dict[str, Compacted]:
         """What the compact flow does to each collection."""
-        with self.place.space.database() as db:
+        with self.place.workspace.database() as db:
             rows = history.collections(db)
-        return {row["name"]: compact_collection(self.place.space, row, self.grant(row["source"])) for row in rows}
+        return {row["name"]: compact_collection(self.place.workspace, row, self.grant(row["source"])) for row in rows}
 
     def grant(self, source: str) -> Grant:
-        with self.place.space.database() as db:
+        with self.place.workspace.database() as db:
             token = ledger.grant(db, f"source {source}", "compact", now=now())
         return Grant(place=f"source {source}", token=token, lease="", state_version=0)
 
     @contextmanager
     def collections(self) -> Iterator[tuple[Db, list[tuple[str, int]]]]:
-        with self.place.space.database(read_only=True) as db:
+        with self.place.workspace.database(read_only=True) as db:
             yield db, [(row["name"], row["collection"]) for row in history.collections(db)]
 
     def check(self) -> None:
@@ -98,18 +98,18 @@ class Past:
 
     def check_mirror(self, name: str, left: list[int]) -> None:
         """Going back through the versions gives each of its points with its root, and has all that the store has."""
-        folder = self.place.space.home.mirror / name
+        folder = self.place.workspace.home.mirror / name
         found = dict(mirrored_states(folder))
         assert all(state == self.states[name][seq] for seq, state in found.items())
         assert set(left) <= found.keys()
 
     def bytes(self) -> dict[str, bytes]:
         """Every version file."""
-        return {str(path): path.read_bytes() for path in self.place.space.home.mirror.glob("*/versions/*")}
+        return {str(path): path.read_bytes() for path in self.place.workspace.home.mirror.glob("*/versions/*")}
 
     def log(self) -> list[Any]:
         """The tables that compaction touches."""
-        with self.place.space.database(read_only=True) as db:
+        with self.place.workspace.database(read_only=True) as db:
             tables = ("change", "batch", "record", "collection")
             return [db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in tables]
 
@@ -180,7 +180,7 @@ def test_what_is_kept_stays_as_it_was(
         time += gap
         past.step(name, ids, time)
     past.rule(days=days, daily=daily)
-    planned = {row.collection: row for row in plan_compaction(past.place.space)}
+    planned = {row.collection: row for row in plan_compaction(past.place.workspace)}
     before = past.log()
     done = past.compact()
     assert planned == done
@@ -217,16 +217,16 @@ def test_records_that_came_and_went_leave_nothing(past: Past) -> None:
     """Their tombstones go with their changes; a number is never given twice, and they can come back."""
     past.step("things", {"a": 0, "newest": 1}, BASE + DAY)
     past.step("things", {"a": 0}, BASE + DAY + 60)
-    with past.place.space.database(read_only=True) as db:
+    with past.place.workspace.database(read_only=True) as db:
         (top,) = db.execute("SELECT max(rec) FROM record").fetchone()
     past.rule(days=0, daily=0)
     past.compact()
-    with past.place.space.database(read_only=True) as db:
+    with past.place.workspace.database(read_only=True) as db:
         left = {row[0] for row in db.execute("SELECT id FROM record WHERE doc IS NULL")}
     assert not {id for id in left if id.startswith("only5")}
     past.step("things", {"only50": 7, "only51": 7, "fresh": 1}, now())
     past.check()
-    with past.place.space.database(read_only=True) as db:
+    with past.place.workspace.database(read_only=True) as db:
         assert db.execute("SELECT min(rec) FROM record WHERE id IN ('only50', 'fresh')").fetchone()[0] > top
 
 
@@ -240,7 +240,7 @@ def test_a_record_that_the_log_mentions_keeps_its_number(past: Past) -> None:
     past.rule(days=0, daily=EVER)
     past.compact()
     past.check()
-    with past.place.space.database(read_only=True) as db:
+    with past.place.workspace.database(read_only=True) as db:
         log = db.execute("SELECT op, after FROM change_log WHERE id = 'again' ORDER BY seq").fetchall()
     assert log == [("insert", '{"id":"again","n":1}'), ("delete", None)]
 
@@ -248,13 +248,13 @@ def test_a_record_that_the_log_mentions_keeps_its_number(past: Past) -> None:
 def test_a_batch_staged_before_compaction_is_staged_again(past: Past) -> None:
     """It names a record by a number that compaction took away: the store refuses it instead of losing the record."""
     past.place.write('[{"id":"only50","n":7}]')
-    found = ingest(past.place.space, "things", "late")
+    found = ingest(past.place.workspace, "things", "late")
     past.rule(days=0, daily=0)
     past.compact()
     grant = past.grant("things")
-    with past.place.space.database() as db, pytest.raises(StoreError, match="in between"):
-        batch = staging.load(past.place.space.home.staging / found.batch)
-        batches.apply(db, batch, past.place.space.source("things"), run="late", token=grant.token, now=now())
+    with past.place.workspace.database() as db, pytest.raises(StoreError, match="in between"):
+        batch = staging.load(past.place.workspace.home.staging / found.batch)
+        batches.apply(db, batch, past.place.workspace.source("things"), run="late", token=grant.token, now=now())
     past.step("things", {"only50": 7}, now())
     past.check()
 
@@ -265,7 +265,7 @@ def test_what_a_consumer_has_not_read_is_not_merged(past: Past) -> None:
         number = dict(rows)["things"]
         points = compaction.points(db, number)
     cursor = points[7].seq
-    with past.place.space.database() as db:
+    with past.place.workspace.database() as db:
         ledger.advance(db, "push", number, cursor, now=now(), info={})
     past.rule(days=0, daily=0)
     past.compact()
@@ -284,10 +284,10 @@ def test_a_newer_holder_of_the_place_stops_it(past: Past) -> None:
     past.rule(days=0, daily=0)
     grant, before = past.grant("things"), past.log()
     past.grant("things")
-    with past.place.space.database() as db:
+    with past.place.workspace.database() as db:
         row = next(row for row in history.collections(db) if row["name"] == "things")
     with pytest.raises(StaleLock):
-        compact_collection(past.place.space, row, grant)
+        compact_collection(past.place.workspace, row, grant)
     assert past.log() == before
 
 
@@ -321,7 +321,7 @@ def test_dying_between_two_transactions_loses_nothing(past: Past, monkeypatch: p
     """The log is merged in several transactions; those that were done stay done, the one that died never was."""
     monkeypatch.setattr(compaction, "ROWS_AT_ONCE", 6)
     past.rule(days=0, daily=EVER)
-    with past.place.space.database() as db:
+    with past.place.workspace.database() as db:
         db.execute(
             "CREATE TRIGGER dead BEFORE INSERT ON batch WHEN (SELECT count(*) FROM batch WHERE origin = "
             f"'{COMPACTED}') >= {pieces} BEGIN SELECT raise(ABORT, 'dead'); END"
@@ -331,7 +331,7 @@ def test_dying_between_two_transactions_loses_nothing(past: Past, monkeypatch: p
         past.compact()
     past.check()
     assert (past.log() == before) == (pieces == 0)
-    with past.place.space.database() as db:
+    with past.place.workspace.database() as db:
         db.execute("DROP TRIGGER dead")
     past.compact()
     past.check()
@@ -348,12 +348,12 @@ def test_few_version_files_are_open_at_once(past: Past, monkeypatch: pytest.Monk
 
 def test_a_damaged_version_is_left_alone_and_named(past: Past) -> None:
     """What can't be read is not merged away: its span stays as it is, the others are merged."""
-    folder = past.place.space.home.mirror / "things"
+    folder = past.place.workspace.home.mirror / "things"
     versions = mirror_versions.chain(folder, max(past.states["things"]))
     hurt = next(version for version in versions if version.header.time < BASE - 4 * DAY)
     hurt.path.write_bytes(hurt.path.read_bytes()[:-5])
     past.rule(days=0, daily=EVER)
-    planned = {row.collection: row for row in plan_compaction(past.place.space)}
+    planned = {row.collection: row for row in plan_compaction(past.place.workspace)}
     done = past.compact()
     assert done == planned
     assert done["things"].damaged == [str(hurt.path)]
@@ -365,7 +365,7 @@ def test_an_old_copy_of_the_mirror_at_a_kept_point_catches_up(tmp_path: Path) ->
     """A mirror folder from before the compaction, put back, leads from its point to the present in one version."""
     past, old = begin(tmp_path / "home"), tmp_path / "old"
     past.step("things", {"a": 1, "gone": 1}, BASE - 9 * DAY)
-    point, folder = max(past.states["things"]), past.place.space.home.mirror / "things"
+    point, folder = max(past.states["things"]), past.place.workspace.home.mirror / "things"
     shutil.copytree(folder, old)
     for n in range(3):
         past.step("things", {"a": n, f"b{n}": n}, BASE + n)
@@ -388,12 +388,12 @@ def test_an_old_copy_of_the_mirror_is_made_whole(tmp_path: Path) -> None:
     other = begin(tmp_path / "other")
     other.step("things", {"a": 1, "gone": 1}, BASE - 9 * DAY)
     other.step("things", {"a": 2, "gone": 2}, BASE - 9 * DAY + 60)
-    shutil.copytree(other.place.space.home.mirror / "things", old)
+    shutil.copytree(other.place.workspace.home.mirror / "things", old)
     other.step("things", {"a": 3}, BASE - 9 * DAY + 120)
     other.step("things", {"a": 3, "b": 1}, BASE - DAY)
     other.rule(days=0, daily=EVER)
     other.compact()
-    folder = other.place.space.home.mirror / "things"
+    folder = other.place.workspace.home.mirror / "things"
     shutil.rmtree(folder)
     shutil.copytree(old, folder)
     other.step("things", {"a": 4, "b": 1}, now())
@@ -417,7 +417,7 @@ def test_restore_says_when_it_goes_further_back(past: Past, tmp_path: Path) -> N
         assert [history.kept_seq(db, number, seq) for seq in (newest - 1, newest + 9)] == [newest - 1, newest + 9]
     gone = next(seq for seq in sorted(past.states["things"]) if first < seq < second)
     for as_of, wanted in ((str(gone), first), (str(second), second), ("2025-03-16T00:30", first)):
-        done = write_collection(past.place.space, "things", as_of, str(tmp_path / "old.jsonl"))
+        done = write_collection(past.place.workspace, "things", as_of, str(tmp_path / "old.jsonl"))
         assert done["seq"] == wanted and done.get("asked", wanted) == (gone if as_of == str(gone) else wanted)
         states = past.states["things"][wanted]
         assert (tmp_path / "old.jsonl").read_bytes() == b"".join(states[id] + b"\n" for id in sorted(states))
@@ -425,7 +425,7 @@ def test_restore_says_when_it_goes_further_back(past: Past, tmp_path: Path) -> N
 
 def test_a_mirror_keeps_its_days_when_the_store_has_lost_them(past: Past) -> None:
     """A store that was made anew knows no history: the rule alone decides over the mirror's."""
-    folder, newest = past.place.space.home.mirror / "things", max(past.states["things"])
+    folder, newest = past.place.workspace.home.mirror / "things", max(past.states["things"])
     mirror_versions.compact(folder, Retention(days=0, daily=EVER), now(), frozenset([newest]))
     left = dict(mirrored_states(folder))
     assert len(left) == 7, "the last of each of six days, and where the oldest version leads back to"
@@ -436,7 +436,7 @@ def test_pages_of_the_log_stay_whole(past: Past) -> None:
     """Merged batches of two collections lie between each other; page after page shows each change once, in order."""
     past.rule(days=0, daily=EVER)
     past.compact()
-    reader = Reader(past.place.space.home.database)
+    reader = Reader(past.place.workspace.home.database)
     wanted = [row[0] for row in reversed(past.log()[0])]
     found, before = list[int](), None
     while page := [row["seq"] for row in reader.changes(before=before, limit=3)]:
@@ -456,14 +456,14 @@ def test_log_and_pages_tell_the_same_changes(past: Past, merged: bool, rebuilt: 
     merged or a rebuilt batch tells belongs to no run.
     """
     if rebuilt:
-        with past.place.space.database() as db:
+        with past.place.workspace.database() as db:
             db.execute("UPDATE batch SET origin = ? WHERE first_seq = 1", [history.REBUILT])
             db.commit()
     if merged:
         past.rule(days=0, daily=0)
         past.compact()
-    reader = Reader(past.place.space.home.database)
-    with past.place.space.database(read_only=True) as db:
+    reader = Reader(past.place.workspace.home.database)
+    with past.place.workspace.database(read_only=True) as db:
         runs, ids = ([row[0] for row in db.execute(sql)] for sql in ("SELECT run FROM batch", "SELECT id FROM record"))
         own = {
             row["run"] for row in history.changes(db, limit=500) if row["origin"] not in (COMPACTED, history.REBUILT)
@@ -488,9 +488,9 @@ def test_the_pages_link_merged_changes_to_no_run(past: Past) -> None:
     """They are shown with their time, and belong to no single run."""
     past.rule(days=0, daily=0)
     past.compact()
-    with serving(create_app(StoreReading(past.place.space))) as client:
+    with serving(create_app(StoreReading(past.place.workspace))) as client:
         text = client.get("/changes").text
-    with past.place.space.database(read_only=True) as db:
+    with past.place.workspace.database(read_only=True) as db:
         runs = [row[0] for row in db.execute("SELECT run FROM batch")]
     assert 'class="line"' in text and not [run for run in runs if run in text]
 
@@ -500,9 +500,9 @@ def test_much_free_space_goes_back_to_the_disk(past: Past, monkeypatch: pytest.M
     for n in range(30):
         past.step("things", {f"k{m}": n for m in range(500)}, BASE - 60 * DAY + 60 * n)
     past.step("things", {"a": 1}, now())
-    with past.place.space.database() as db:
+    with past.place.workspace.database() as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    path = past.place.space.home.database
+    path = past.place.workspace.home.database
     size = path.stat().st_size
     monkeypatch.setattr(compaction, "FREE_BYTES", 1 << 16)
     past.rule(days=0, daily=0)

@@ -71,7 +71,7 @@ def value(place: Pipeline, id: str) -> int:
 
 def quarantined(place: Pipeline) -> list[dict[str, Any]]:
     """The refused rows."""
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         return ledger.open_items(db)
 
 
@@ -119,7 +119,7 @@ def test_a_folder_that_was_only_touched_is_unchanged(place: Pipeline) -> None:
     paths = sorted(path for path in (place.folder / "things").rglob("*.json*") if path.is_file())
     for path in paths:
         os.utime(path, (LONG_AGO, LONG_AGO))
-    assert place.run().found.batch == "" and not list(place.space.home.staging.iterdir())
+    assert place.run().found.batch == "" and not list(place.workspace.home.staging.iterdir())
     write_secretly(paths[0], '"v": 1', '"v": 8')
     assert place.run().found.batch == "" and value(place, "0x") == 1
 
@@ -130,7 +130,7 @@ def test_a_removed_file_takes_its_records_along(place: Pipeline) -> None:
     write_secretly(place.folder / "things" / "deep" / "c.json", '"v": 1', '"v": 8')
     assert place.run().found.counts.deleted == 2
     assert sorted(place.records()) == ["1x", "1y", "2x", "2y"] and value(place, "2x") == 1
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         assert sorted(parts.kept(db, "things")) == ["things/b.jsonl", "things/deep/c.json"]
 
 
@@ -179,7 +179,7 @@ def test_other_rules_read_every_file(place: Pipeline) -> None:
 
 def test_a_file_whose_rows_were_forgotten_is_read(place: Pipeline) -> None:
     """What something else changed in the store is looked at again, in the files that it came from."""
-    with place.space.database() as db, transaction(db):
+    with place.workspace.database() as db, transaction(db):
         rec = db.execute("SELECT rec FROM record WHERE id = '0x'").fetchone()[0]
         batches.forget_rows(db, "things", np.array([rec], np.int64))
     write_secretly(place.folder / "things" / "a.json", '"v": 1', '"v": 8')
@@ -190,12 +190,12 @@ def test_a_file_whose_rows_were_forgotten_is_read(place: Pipeline) -> None:
 
 def test_a_database_without_the_table_is_opened(place: Pipeline) -> None:
     """A database that an earlier version made gets it; a plan reads such a database as it is."""
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute("DROP TABLE seen_part")
     write(place, "b.jsonl", [{"id": "1x", "v": 2}, {"id": "1y", "v": 1}], age=50)
-    assert describe(place.space, "things")["updated"] == 1
+    assert describe(place.workspace, "things")["updated"] == 1
     assert place.run().found.counts.updated == 1
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         assert len(parts.kept(db, "things")) == 3
 
 
@@ -204,14 +204,14 @@ def test_a_source_of_one_file_keeps_no_files(place: Pipeline) -> None:
     shutil.move(place.folder / "things" / "a.json", place.folder / "things.json")
     place.configure(location="things.json", guard={"max_delete": 1.0})
     place.run()
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         assert parts.kept(db, "things") == {}
 
 
 def test_a_file_that_changes_while_the_folder_is_read_is_told(place: Pipeline) -> None:
     """Every file is looked at again after it was read."""
     path = write(place, "a.json", [{"id": "0x", "v": 3}], age=50)
-    opened = reader_of(place.space.source("things"), Context(place.folder, place.folder)).look(Previous())
+    opened = reader_of(place.workspace.source("things"), Context(place.folder, place.folder)).look(Previous())
     assert isinstance(opened, Reading)
     os.utime(path, (LONG_AGO, LONG_AGO))
     with pytest.raises(SourceUnavailable, match="changed while it was read"):

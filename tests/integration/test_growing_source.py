@@ -42,11 +42,11 @@ def row(id: str, n: Any = 1) -> str:
 
 def grown(place: Pipeline) -> int | None:
     """How many lines of the file needn't be looked at; None when all must be."""
-    source = place.space.source("things")
-    with place.space.database() as db:
+    source = place.workspace.source("things")
+    with place.workspace.database() as db:
         state = batches.state(db, "things")
     previous = Previous(state.fingerprint, state.digest, state.seed)
-    opened = reader_of(source, Context(place.space.base, place.folder)).look(previous)
+    opened = reader_of(source, Context(place.workspace.base, place.folder)).look(previous)
     assert isinstance(opened, FileReading)
     return opened.grown.lines if opened.grown else None
 
@@ -59,7 +59,7 @@ def test_only_added_rows_are_looked_at(place: Pipeline) -> None:
     assert grown(place) == 2
     found = place.load()
     assert (found.counts.inserted, found.counts.unchanged, found.counts.deleted, found.rows) == (1, 2, 0, 4)
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         assert db.execute("SELECT place FROM quarantine").fetchall() == [(f"{FILE}, line 4",)]
 
 
@@ -102,7 +102,7 @@ def test_rows_that_others_changed_are_looked_at_again(place: Pipeline) -> None:
     """After a write of another origin the source has its say about every row."""
     place.write(row("a") + row("b"), FILE)
     place.load()
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute("BEGIN")
         batches.forget_rows(db, "things", np.array([1, 2]))
         db.execute("COMMIT")
@@ -144,12 +144,12 @@ def test_quarantine_follows_a_source_that_comes_back(place: Pipeline) -> None:
     before = outcome(place)
     place.write("\n", FILE)
     assert outcome(place) == ("Refused",)
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         assert not ledger.open_items(db)
     place.write(old, FILE)
     assert outcome(place) == before
     place.write(row("a", 2) + "{\n", FILE)
-    ingest(place.space, "things", "dies before the store")
+    ingest(place.workspace, "things", "dies before the store")
     place.write(old, FILE)
     assert outcome(place) == before
 
@@ -177,7 +177,7 @@ def test_a_history_of_edits_is_what_whole_looks_give(edits: list[tuple[str, Any]
             lines = kept + ([] if what == "cut" else more) or [row("z")]
             for place in (growing, whole):
                 place.write("".join(lines), FILE)
-            with whole.space.database() as db:
+            with whole.workspace.database() as db:
                 db.execute("UPDATE source_state SET rules = '', fingerprint = '', digest = ''")
             outcomes = [outcome(place) for place in (growing, whole)]
             assert outcomes[0] == outcomes[1]
@@ -190,6 +190,6 @@ def outcome(place: Pipeline) -> tuple[Any, ...]:
     except AutoSyncError as error:
         return (type(error).__name__,)
     counts = found.counts
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         waiting = db.execute("SELECT place, reason FROM quarantine WHERE state = 'open' ORDER BY place").fetchall()
     return counts.inserted, counts.updated, counts.deleted, waiting

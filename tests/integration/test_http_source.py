@@ -212,7 +212,7 @@ def test_an_answer_that_did_not_come_whole_is_asked_for_again(
     with pytest.raises(SourceUnavailable, match=r"connection failed|can't be unpacked") as caught:
         place.load()
     assert caught.value.retryable and "/a" in caught.value.where
-    assert not place.space.home.staging.exists() or not list(place.space.home.staging.iterdir())
+    assert not place.workspace.home.staging.exists() or not list(place.workspace.home.staging.iterdir())
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.6, 0.95])
@@ -285,7 +285,7 @@ def test_the_query_and_the_login_stay_out_of_messages_and_of_the_database(place:
     point(place, site, "/a?token=s3cret")
     site.rule = lambda path, headers: (200, JSON | {"ETag": '"1"'}, b'[{"id":"a"}]')
     place.load()
-    assert b"s3cret" not in b"".join(path.read_bytes() for path in place.space.home.path.glob("autosync.db*"))
+    assert b"s3cret" not in b"".join(path.read_bytes() for path in place.workspace.home.path.glob("autosync.db*"))
     site.rule = lambda path, headers: (500, {}, b"")
     with pytest.raises(SourceUnavailable) as caught:
         place.load()

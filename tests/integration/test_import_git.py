@@ -52,8 +52,8 @@ def bring(
     branch: str = "",
 ) -> dict[str, Any]:
     """Import as the command does."""
-    source, fed = imported_source(place.space, path, key, records, collection)
-    return import_history(place.space, source, fed, str(repository), branch)
+    source, fed = imported_source(place.workspace, path, key, records, collection)
+    return import_history(place.workspace, source, fed, str(repository), branch)
 
 
 def body(*rows: dict[str, Any]) -> bytes:
@@ -70,7 +70,7 @@ def model(*rows: dict[str, Any]) -> Model:
 
 def states(place: Pipeline, collection: str = "data") -> dict[str, Model]:
     """commit -> the collection after it, for commits that changed something, in the log's order."""
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         number = batches.collection_id(db, collection)
         assert number is not None
         rows = db.execute("SELECT run, last_seq FROM batch WHERE collection = ? ORDER BY batch", [number]).fetchall()
@@ -79,7 +79,7 @@ def states(place: Pipeline, collection: str = "data") -> dict[str, Model]:
 
 def log(place: Pipeline, collection: str = "data", id: str | None = None) -> list[dict[str, Any]]:
     """The change log, oldest first."""
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         return history.changes(db, collection=collection, id=id, limit=10_000)[::-1]
 
 
@@ -213,7 +213,7 @@ def test_times_never_go_back(place: Pipeline, tmp_path: Path) -> None:
     before = now()
     done = bring(place, tmp_path / "r")
     assert done["times_moved"] == 3
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         written = [time for (time,) in db.execute("SELECT time FROM batch ORDER BY batch")]
         number = batches.collection_id(db, "data")
         assert number is not None
@@ -266,7 +266,7 @@ def test_numbers_and_text_keep_every_digit(place: Pipeline, tmp_path: Path) -> N
 
 
 def nothing_imported(place: Pipeline) -> bool:
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         tables = ("collection", "record", "change", "batch", "source_state")
         return not any(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
 
@@ -290,7 +290,7 @@ def test_a_wrong_repository_branch_path_or_key_is_told(place: Pipeline, tmp_path
     for text, repository, options in wrong:
         with pytest.raises(ConfigError, match=text):
             bring(place, tmp_path / repository, **options)
-    assert not place.space.home.path.exists()
+    assert not place.workspace.home.path.exists()
     with pytest.raises(SourceError, match="none of 1 versions"):
         bring(place, tmp_path / "r", records="/rows")
     assert nothing_imported(place)
@@ -375,16 +375,16 @@ def test_a_run_that_began_before_the_import_is_refused(place: Pipeline, tmp_path
     place.configure()
     place.write([row("a", 5), row("b")])
     run = str(uuid4())
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         old = ledger.grant(db, "source things", run, now=now())
-    staged = [ingest(place.space, "things", run).batch for _ in range(2)]
+    staged = [ingest(place.workspace, "things", run).batch for _ in range(2)]
     bring(place, tmp_path / "r", "things.json")
     with pytest.raises(StaleLock):
-        store(place.space, "things", staged[0], run, old)
-    with place.space.database() as db:
+        store(place.workspace, "things", staged[0], run, old)
+    with place.workspace.database() as db:
         new = ledger.grant(db, "source things", run, now=now())
     with pytest.raises(StoreBusy):
-        store(place.space, "things", staged[1], run, new)
+        store(place.workspace, "things", staged[1], run, new)
     assert place.records() == {"a": '{"id":"a","n":0}'}
     place.load()
     assert place.records() == {"a": '{"id":"a","n":5}', "b": '{"id":"b","n":0}'}
@@ -393,12 +393,12 @@ def test_a_run_that_began_before_the_import_is_refused(place: Pipeline, tmp_path
 def test_an_import_whose_place_was_taken_writes_nothing(place: Pipeline, tmp_path: Path) -> None:
     """A run that began while the history was read has the place: the import is refused as any older holder is."""
     write_history(tmp_path / "r", [(T, {"data.json": body(row("a"))})])
-    source, fed = imported_source(place.space, "data.json", ["/id"])
-    with place.space.database() as db:
+    source, fed = imported_source(place.workspace, "data.json", ["/id"])
+    with place.workspace.database() as db:
         old = ledger.grant(db, "source data", "one", now=now())
         ledger.grant(db, "source data", "two", now=now())
     with pytest.raises(StaleLock):
-        import_history(place.space, source, fed, str(tmp_path / "r"), token=old)
+        import_history(place.workspace, source, fed, str(tmp_path / "r"), token=old)
     assert nothing_imported(place)
 
 
@@ -450,7 +450,7 @@ def test_the_pages_name_the_commit_and_link_no_run(place: Pipeline, tmp_path: Pa
     commits = write_history(tmp_path / "r", [(T, {"data.json": body(row("a"))})])
     bring(place, tmp_path / "r")
     place.configure()
-    with serving(create_app(StoreReading(place.space))) as client:
+    with serving(create_app(StoreReading(place.workspace))) as client:
         text = client.get("/changes").text
     assert f"git {commits[0][:10]}" in text
     assert "/runs/" + commits[0] not in text
@@ -463,7 +463,7 @@ def test_the_flow_imports_under_the_lock(place: Pipeline, tmp_path: Path) -> Non
     code = (
         "import asyncio, json; from flows.import_git import import_git\n"
         f"done = asyncio.run(import_git({str(tmp_path / 'r')!r}, 'things.json', ['/id'], "
-        f"home={str(place.space.home.path)!r}, config={str(place.space.config)!r}))\n"
+        f"home={str(place.workspace.home.path)!r}, config={str(place.workspace.config)!r}))\n"
         "print(done['changed'])"
     )
     environment = Service(tmp_path).environment | {"PREFECT_HOME": str(tmp_path / "prefect")}
@@ -473,7 +473,7 @@ def test_the_flow_imports_under_the_lock(place: Pipeline, tmp_path: Path) -> Non
     )
     assert ran.stdout.strip().endswith("2"), ran.stderr
     assert [change["op"] for change in log(place, "things")] == ["insert", "update"]
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         assert db.execute("SELECT token, released IS NOT NULL FROM fence").fetchall() == [(1, 1)]
 
 
@@ -535,7 +535,7 @@ def test_any_history_comes_out_as_the_model_at_every_commit(steps: list[tuple[An
 
 def check(place: Pipeline, commits: list[str], expected: list[Model]) -> None:
     """After every commit the store says what the model says; the last state is the stored one; times never fall."""
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         number = batches.collection_id(db, "data")
         assert number is not None
         last = dict(db.execute("SELECT run, last_seq FROM batch").fetchall())

@@ -51,25 +51,25 @@ def sync(place: Pipeline, ids: list[str] | set[str], **more: Any) -> Mirrored:
     """Make the collection these records and mirror it."""
     place.write([{"id": id, **more} for id in sorted(ids)])
     place.load()
-    return mirror(place.space, "things")
+    return mirror(place.workspace, "things")
 
 
 def current(place: Pipeline) -> dict[str, bytes]:
     """The mirror's files by name."""
-    folder = place.space.home.mirror / "things" / "current"
+    folder = place.workspace.home.mirror / "things" / "current"
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def manifest(place: Pipeline) -> Manifest:
-    found = read_manifest(place.space.home.mirror / "things")
+    found = read_manifest(place.workspace.home.mirror / "things")
     assert found is not None
     return found
 
 
 def repair(place: Pipeline) -> tuple[str, ...]:
     """What `verify --repair` does to one collection."""
-    with place.space.database() as db:
-        target = place.space.target(db, place.space.source("things"))
+    with place.workspace.database() as db:
+        target = place.workspace.target(db, place.workspace.source("things"))
         assert target is not None
         upto, records = ledger.newest_seq(db, target.collection), len(place.records())
         return files.repair(db, target, upto=upto, records=records, now=now())
@@ -101,7 +101,7 @@ def test_the_manifest_proves_every_file(place: Pipeline) -> None:
     assert {shard.sha256 for shard in found.shards} == {sha256(data).hexdigest() for data in held.values()}
     assert sum(shard.records for shard in found.shards) == found.records == len(place.records())
     assert found.root == sha256(b"".join(bytes.fromhex(shard.sha256) for shard in found.shards)).hexdigest()
-    lines = list(files.lines(place.space.home.mirror / "things", found))
+    lines = list(files.lines(place.workspace.home.mirror / "things", found))
     assert [line.decode() for line in lines] == [place.records()[id] for id in sorted(place.records())]
 
 
@@ -109,12 +109,12 @@ def test_only_files_that_changes_touch_are_written(place: Pipeline) -> None:
     """One changed record writes one file; no change writes none; the other files are not even opened for it."""
     ids = FILL + BEGIN
     sync(place, ids)
-    folder = place.space.home.mirror / "things" / "current"
+    folder = place.workspace.home.mirror / "things" / "current"
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
-    assert mirror(place.space, "things").written == 0
+    assert mirror(place.workspace, "things").written == 0
     place.write([{"id": id} | ({"n": 1} if id == "k000" else {}) for id in sorted(ids)])
     place.load()
-    assert mirror(place.space, "things").written == 1
+    assert mirror(place.workspace, "things").written == 1
     assert sum(before[path.name] != path.stat().st_ino for path in folder.iterdir()) == 1
 
 
@@ -137,7 +137,7 @@ def test_every_version_can_be_had_back(place: Pipeline) -> None:
         sync(place, way.sample(FILL, way.randrange(1, 300)) + BEGIN, n=n % 2)
         states.append(place.records())
     held = dict(states[-1])
-    versions = sorted((place.space.home.mirror / "things" / "versions").iterdir(), reverse=True)
+    versions = sorted((place.workspace.home.mirror / "things" / "versions").iterdir(), reverse=True)
     assert len(versions) == 5
     for path, then in zip(versions, reversed(states[:-1]), strict=True):
         header, *changes = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
@@ -153,11 +153,11 @@ def test_a_damaged_file_is_kept_aside_and_made_again(place: Pipeline) -> None:
     """A changed and a missing file are found by their hashes; the changed one is kept for people to look at."""
     sync(place, FILL + BEGIN)
     whole = current(place)
-    folder = place.space.home.mirror / "things"
+    folder = place.workspace.home.mirror / "things"
     one, two = sorted(whole)[:2]
     (folder / "current" / one).write_bytes(b"somebody was here\n")
     (folder / "current" / two).unlink()
-    assert place.space.home.mirror.exists() and set(repair(place)) == {one, two}
+    assert place.workspace.home.mirror.exists() and set(repair(place)) == {one, two}
     assert current(place) == whole
     assert [path.read_bytes() for path in (folder / "damaged").iterdir()] == [b"somebody was here\n"]
     assert repair(place) == ()
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_kept_aside_and_made_again(place: Pipeline) -> None:
 def test_damage_is_found_where_a_change_falls(place: Pipeline) -> None:
     """A file that was altered is not built upon: it is told, kept aside, and made from the store."""
     sync(place, FILL)
-    (file,) = (place.space.home.mirror / "things" / "current").iterdir()
+    (file,) = (place.workspace.home.mirror / "things" / "current").iterdir()
     file.write_bytes(file.read_bytes()[:-10])
     assert sync(place, FILL, n=1).rebuilt == [file.name]
     assert b"".join(current(place).values()).count(b"\n") == 300
@@ -174,8 +174,8 @@ def test_damage_is_found_where_a_change_falls(place: Pipeline) -> None:
 
 def untouched(place: Pipeline) -> bool:
     """Whether a look at the mirror's files finds them as they were written."""
-    with place.space.database() as db:
-        target = place.space.target(db, place.space.source("things"))
+    with place.workspace.database() as db:
+        target = place.workspace.target(db, place.workspace.source("things"))
         assert target is not None
         return files.untouched(target, ledger.cursor(db, "mirror", target.collection).info["stats"])
 
@@ -201,10 +201,10 @@ def test_damage_is_found_where_nothing_changed(place: Pipeline, harm: Callable[[
     sync(place, FILL + BEGIN)
     whole = current(place)
     assert untouched(place)
-    victim = place.space.home.mirror / "things" / "current" / sorted(whole)[-1]
+    victim = place.workspace.home.mirror / "things" / "current" / sorted(whole)[-1]
     harm(victim)
     assert not untouched(place)
-    assert mirror(place.space, "things").rebuilt == [victim.name]
+    assert mirror(place.workspace, "things").rebuilt == [victim.name]
     assert current(place) == whole
     assert untouched(place)
 
@@ -212,11 +212,11 @@ def test_damage_is_found_where_nothing_changed(place: Pipeline, harm: Callable[[
 def test_a_file_written_again_with_the_same_bytes_is_no_damage(place: Pipeline) -> None:
     """Its stats differ, its hash doesn't: nothing is written, and the next look costs a stat again."""
     sync(place, FILL + BEGIN)
-    victim = place.space.home.mirror / "things" / "current" / sorted(current(place))[0]
+    victim = place.workspace.home.mirror / "things" / "current" / sorted(current(place))[0]
     data = victim.read_bytes()
     victim.unlink()
     victim.write_bytes(data)
-    done = mirror(place.space, "things")
+    done = mirror(place.workspace, "things")
     assert (done.rebuilt, done.written) == ([], 0)
     assert untouched(place)
 
@@ -225,11 +225,11 @@ def test_a_file_written_again_with_the_same_bytes_is_no_damage(place: Pipeline) 
 def test_a_damaged_manifest_makes_the_mirror_anew(place: Pipeline, junk: bytes) -> None:
     """The mirror is rendered from the store, and the manifest that could not be read is kept aside."""
     done = sync(place, FILL[:3])
-    path = place.space.home.mirror / "things" / "manifest.json"
+    path = place.workspace.home.mirror / "things" / "manifest.json"
     path.write_bytes(junk)
     with pytest.raises(MirrorDamaged, match="manifest is damaged"):
         manifest(place)
-    assert mirror(place.space, "things").rebuilt == ["manifest.json"]
+    assert mirror(place.workspace, "things").rebuilt == ["manifest.json"]
     assert manifest(place).root == done.root
     assert [kept.read_bytes() for kept in (path.parent / "damaged").iterdir()] == [junk]
 
@@ -238,26 +238,26 @@ def test_a_deleted_mirror_comes_back_whole(place: Pipeline) -> None:
     """Without any file of it, the next update renders everything from the store."""
     sync(place, FILL + BEGIN)
     whole = current(place)
-    shutil.rmtree(place.space.home.mirror)
-    assert mirror(place.space, "things").written == len(whole)
+    shutil.rmtree(place.workspace.home.mirror)
+    assert mirror(place.workspace, "things").written == len(whole)
     assert current(place) == whole
 
 
 def test_a_mirror_ahead_of_the_store_is_rendered_again(place: Pipeline) -> None:
     """The database was put back to an earlier time: the mirror follows it, it doesn't stay in the future."""
     sync(place, FILL[:5])
-    shutil.copytree(place.space.home.path, place.folder / "saved")
+    shutil.copytree(place.workspace.home.path, place.folder / "saved")
     sync(place, FILL[:50])
-    for path in place.space.home.path.glob("autosync.db*"):
+    for path in place.workspace.home.path.glob("autosync.db*"):
         path.unlink()
     for path in (place.folder / "saved").glob("autosync.db*"):
-        shutil.copy(path, place.space.home.path)
-    assert mirror(place.space, "things").records == 5
+        shutil.copy(path, place.workspace.home.path)
+    assert mirror(place.workspace, "things").records == 5
     assert manifest(place).records == 5 and place.records().keys() == set(FILL[:5])
 
 
 @pytest.mark.parametrize(
-    "write", [lambda place: mirror(place.space, "things"), lambda place: repair_mirrors(place.space)]
+    "write", [lambda place: mirror(place.workspace, "things"), lambda place: repair_mirrors(place.workspace)]
 )
 def test_a_writer_waits_for_another_program(place: Pipeline, write: Callable[[Pipeline], object]) -> None:
     """While another program writes to the mirror, neither a sync nor a repair does; then both do their work."""
@@ -267,7 +267,7 @@ def test_a_writer_waits_for_another_program(place: Pipeline, write: Callable[[Pi
     before = manifest(place)
     holder = "import sys; from pathlib import Path; from blocks.mirror.files import writing\n"
     holder += "with writing(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", holder, str(place.space.home.mirror / "things")]
+    command = [sys.executable, "-c", holder, str(place.workspace.home.mirror / "things")]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
         ThreadPoolExecutor(1) as beside,
@@ -279,7 +279,7 @@ def test_a_writer_waits_for_another_program(place: Pipeline, write: Callable[[Pi
         assert manifest(place) == before
         other.stdin.close()
         done.result(30)
-    mirror(place.space, "things")
+    mirror(place.workspace, "things")
     assert manifest(place).records == 1
 
 
@@ -287,10 +287,10 @@ def test_a_folder_that_can_not_be_made_is_told(place: Pipeline) -> None:
     """A file lies where the mirror belongs: the store has the change, the message says what to do; then it heals."""
     place.write([{"id": "a"}])
     place.load()
-    place.space.home.mirror.write_text("in the way")
+    place.workspace.home.mirror.write_text("in the way")
     with pytest.raises(StoreError, match=r"mirror can't be written.*Kept safe: the database.*run again"):
-        mirror(place.space, "things")
-    place.space.home.mirror.unlink()
+        mirror(place.workspace, "things")
+    place.workspace.home.mirror.unlink()
     place.run()
     assert place.verify()["equal"] is True
 
@@ -315,7 +315,7 @@ def test_an_emptied_collection_is_an_empty_mirror(place: Pipeline) -> None:
     with pytest.raises(Exception, match="--accept") as caught:
         place.load()
     place.load(accept=str(caught.value).split("--accept ")[1].rstrip("."))
-    assert mirror(place.space, "things").records == 0
+    assert mirror(place.workspace, "things").records == 0
     assert current(place) == {} and manifest(place).shards == []
     place.run()
     assert place.verify()["equal"] is True

@@ -65,13 +65,13 @@ def test_a_messenger_that_asks_to_wait_is_waited_for(slack: SlackServer, smtp: S
 def test_an_anomaly_is_told_once(tmp_path: Path) -> None:
     """A new anomaly becomes one notice, however often the report runs; an old one becomes none."""
     (tmp_path / "autosync.toml").write_text("")
-    space = Pipeline(tmp_path).space
-    with space.database():
+    workspace = Pipeline(tmp_path).workspace
+    with workspace.database():
         pass
     new, old = Anomaly(now() - 60, "things: changes", 94, (0, 9)), Anomaly(now() - 9e6, "things: changes", 94, (0, 9))
-    values = replace(analyze(space), anomalies=(new, old))
-    assert [tell_anomalies(space, values), tell_anomalies(space, values)] == [1, 0]
-    with space.database() as db:
+    values = replace(analyze(workspace), anomalies=(new, old))
+    assert [tell_anomalies(workspace, values), tell_anomalies(workspace, values)] == [1, 0]
+    with workspace.database() as db:
         claimed = ledger.claim(db, now=now())
     assert claimed and claimed[1].text == "things: changes was 94, expected 0 to 9"
 
@@ -79,11 +79,11 @@ def test_an_anomaly_is_told_once(tmp_path: Path) -> None:
 def test_a_notice_goes_out_once(tmp_path: Path) -> None:
     """The same key is posted once, and a claimed notice is nobody else's."""
     (tmp_path / "autosync.toml").write_text("")
-    space = Pipeline(tmp_path).space
-    with space.database() as db:
+    workspace = Pipeline(tmp_path).workspace
+    with workspace.database() as db:
         assert ledger.post(db, NOTICE, now=now()) and not ledger.post(db, NOTICE, now=now())
         claimed = ledger.claim(db, now=now())
         assert claimed is not None and ledger.claim(db, now=now()) is None
         ledger.undelivered(db, claimed[0], "nobody answered")
-    assert notify(space).delivered == 1
-    assert notify(space).delivered == 0
+    assert notify(workspace).delivered == 1
+    assert notify(workspace).delivered == 0

@@ -22,7 +22,7 @@ from flows.operations.plan import describe
 from flows.operations.status import describe_status
 from flows.run_result import Outcome
 from flows.service.observer import saved, touched_sources, watched_folder
-from flows.workspace import Space, open_space
+from flows.workspace import Workspace, open_workspace
 from tests.integration.test_bad_input import everything
 from tests.pipeline import Pipeline
 
@@ -44,8 +44,8 @@ class At(Pipeline):
     home: str = "home"
 
     @property
-    def space(self) -> Space:
-        return Space(Home(self.folder / self.home), self.folder / "autosync.toml")
+    def workspace(self) -> Workspace:
+        return Workspace(Home(self.folder / self.home), self.folder / "autosync.toml")
 
 
 def at(folder: Path, home: str, location: str, more: str = "") -> At:
@@ -76,7 +76,7 @@ def test_a_home_below_the_source_is_not_read(tmp_path: Path, location: str, home
 def test_a_home_that_a_glob_does_not_lead_to_is_not_spoken_of(tmp_path: Path) -> None:
     """Nothing is left out of what it names."""
     place = at(tmp_path, ".autosync", "*.json")
-    assert place.run().found.left_out == [] and describe(place.space, "things")["left_out"] == []
+    assert place.run().found.left_out == [] and describe(place.workspace, "things")["left_out"] == []
 
 
 def test_the_home_is_spoken_of_once(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_the_home_is_spoken_of_once(tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text('[{"id": "new"}]')
     again = place.run().found
     assert (again.counts.inserted, again.left_out) == (1, [])
-    assert describe(place.space, "things")["left_out"] == said
-    assert describe_status(place.space)["sources"][0]["left_out"] == said
+    assert describe(place.workspace, "things")["left_out"] == said
+    assert describe_status(place.workspace)["sources"][0]["left_out"] == said
 
 
 def test_a_home_that_has_read_itself_forgets_it(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_no_link_makes_the_home_input(tmp_path: Path, name: str) -> None:
     below = [] if link.is_file() else ["data/*/*.json", "**/x.json*/**", "data/*/current/../current/*"]
     for location in ("data", "data/**/*.json", "*/**", *below):
         place.configure(location=location, guard={"max_delete": 1.0})
-        plan = plan_of(place.space, "things")
+        plan = plan_of(place.workspace, "things")
         assert plan.get("inserted", 0) == 0
         assert f"data/x.json ({HOME})" in (plan.get("error") or plan["left_out"][0]), location
 
@@ -130,7 +130,7 @@ def test_a_home_that_is_a_link_is_known(tmp_path: Path) -> None:
     place = at(tmp_path, "linked", ".")
     place.run()
     assert place.run().found.batch == "" and set(place.records()) == {"r0", "r1", "r2"}
-    assert sorted(describe(place.space, "things")["left_out"]) == [f"./linked ({HOME})", f"./real ({HOME})"]
+    assert sorted(describe(place.workspace, "things")["left_out"]) == [f"./linked ({HOME})", f"./real ({HOME})"]
 
 
 def test_a_folder_of_the_home_that_lies_elsewhere_is_not_read(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_folder_of_the_home_that_lies_elsewhere_is_not_read(tmp_path: Path) ->
     place.run()
     assert (tmp_path / "project" / "mirror" / "things").exists()
     assert place.run().found.batch == "" and set(place.records()) == {"r0", "r1", "r2"}
-    assert describe(place.space, "things")["left_out"] == [f"./mirror ({HOME})"]
+    assert describe(place.workspace, "things")["left_out"] == [f"./mirror ({HOME})"]
 
 
 @contextmanager
@@ -165,8 +165,8 @@ def test_a_home_that_is_mounted_below_the_source_is_not_read(tmp_path: Path) -> 
     place.run()
     with bound(tmp_path / "home", tmp_path / "project" / "volume"):
         assert place.run().found.batch == ""
-        assert describe(place.space, "things")["left_out"] == [f"./volume ({HOME})"]
-        assert touched_sources(place.space, {str(tmp_path / "project" / "volume" / "autosync.db")}) == []
+        assert describe(place.workspace, "things")["left_out"] == [f"./volume ({HOME})"]
+        assert touched_sources(place.workspace, {str(tmp_path / "project" / "volume" / "autosync.db")}) == []
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def test_a_source_in_the_home_is_refused(tmp_path: Path, location: str) -> None:
     with pytest.raises(ConfigError, match=r"'things' reads what AutoSync itself writes.*--home") as caught:
         place.run()
     assert caught.value.where.startswith(str(tmp_path)) and everything(place) == before
-    assert plan_of(place.space, "things") == {"source": "things", "outcome": "failed", "error": str(caught.value)}
-    watched = watched_folder(place.space, place.space.source("things"))
+    assert plan_of(place.workspace, "things") == {"source": "things", "outcome": "failed", "error": str(caught.value)}
+    watched = watched_folder(place.workspace, place.workspace.source("things"))
     assert watched == (tmp_path if location == "file.json" else None)
 
 
@@ -221,28 +221,28 @@ def test_backups_and_pushes_below_the_source_are_not_read(tmp_path: Path, url: s
     place = at(tmp_path, "../home", ".", OTHERS.format(url=url.format(folder=tmp_path)))
     for folder in ("copies", "data.git"):
         fill(tmp_path / folder / "things", 5)
-    assert describe(place.space, "things")["left_out"] == [
+    assert describe(place.workspace, "things")["left_out"] == [
         "./copies (AutoSync's backups)",
         "./data.git (the repository that AutoSync pushes to)",
     ]
-    assert describe(place.space, "things")["inserted"] == 3
+    assert describe(place.workspace, "things")["inserted"] == 3
     for path in (tmp_path / "copies" / "autosync-1.db.gz", tmp_path / "data.git" / "things" / "r4.json"):
-        assert touched_sources(place.space, {str(path)}) == []
-    assert touched_sources(place.space, {str(tmp_path / "data" / "r1.json")}) == ["things"]
+        assert touched_sources(place.workspace, {str(path)}) == []
+    assert touched_sources(place.workspace, {str(tmp_path / "data" / "r1.json")}) == ["things"]
 
 
 def test_a_source_below_backups_and_pushes_is_read(tmp_path: Path) -> None:
     """There they write nothing that is JSON, and a location that names a folder means it."""
     for folder, url in ((".", "."), ("data", "data"), ("..", "..")):
         place = at(tmp_path / "project", "../home", "data", OTHERS.replace("copies", folder).format(url=url))
-        plan = describe(place.space, "things")
+        plan = describe(place.workspace, "things")
         assert (plan["inserted"], plan["left_out"]) == (3, [])
 
 
 def test_only_what_autosync_writes_is_left_is_an_error_that_says_so(tmp_path: Path) -> None:
     """No empty source, and no riddle."""
     place = at(tmp_path, ".autosync", "*/data_backup/**/*.json")
-    place.space.home.mirror.mkdir(parents=True)
+    place.workspace.home.mirror.mkdir(parents=True)
     with pytest.raises(SourceError, match=rf"no JSON files; left out: \.autosync \({HOME}\)"):
         place.run()
 
@@ -253,9 +253,9 @@ def test_the_home_at_its_default_place_is_known(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".autosync" / "reports").mkdir(parents=True)
     (tmp_path / ".autosync" / "reports" / "x.json").write_text('[{"id": "own"}]')
-    assert describe(open_space(), "things")["left_out"] == [f"./.autosync ({HOME})"]
+    assert describe(open_workspace(), "things")["left_out"] == [f"./.autosync ({HOME})"]
     monkeypatch.setenv("AUTOSYNC_HOME", "data")
-    assert describe(open_space(), "things")["left_out"] == [f"./data ({HOME})"]
+    assert describe(open_workspace(), "things")["left_out"] == [f"./data ({HOME})"]
 
 
 def test_the_observer_hears_nothing_of_the_home(tmp_path: Path) -> None:
@@ -265,9 +265,9 @@ def test_the_observer_hears_nothing_of_the_home(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(".autosync/logs")
     own = [".autosync", ".autosync/autosync.db", ".autosync/data_backup/things/manifest.json", "link/app.log"]
     for name in own:
-        assert touched_sources(place.space, {str(tmp_path / name)}) == []
-    assert touched_sources(place.space, {str(tmp_path / ".autosync-more" / "x.json")}) == ["things"]
-    assert touched_sources(place.space, {str(tmp_path / name) for name in [*own, "r1.json"]}) == ["things"]
+        assert touched_sources(place.workspace, {str(tmp_path / name)}) == []
+    assert touched_sources(place.workspace, {str(tmp_path / ".autosync-more" / "x.json")}) == ["things"]
+    assert touched_sources(place.workspace, {str(tmp_path / name) for name in [*own, "r1.json"]}) == ["things"]
 
 
 def test_one_save_is_one_run(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_one_save_is_one_run(tmp_path: Path) -> None:
     async def observe() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(0.2, (tmp_path / "new.json").write_text, '[{"id": "new"}]')
-        async for name in saved(place.space, stop):
+        async for name in saved(place.workspace, stop):
             runs.append((name, await asyncio.to_thread(place.run)))
             asyncio.get_running_loop().call_later(2.5, stop.set)
 

@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from autosync.settings import Home
 from flows.service.dashboard import StoreReading
-from flows.workspace import Space, now
+from flows.workspace import Workspace, now
 from reports.dashboard.app import create_app
 from reports.dashboard.guard import Access
 from tests import busy
@@ -53,20 +53,20 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return busy.build(tmp_path_factory.mktemp("busy"))
 
 
 @pytest.fixture(scope="module")
-def addresses(space: Space, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def addresses(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Where each page is: of a busy store, of an empty one, of one that asks for a token."""
     folder = tmp_path_factory.mktemp("empty")
     (folder / "autosync.toml").write_text(busy.CONFIG)
-    empty = Space(Home(folder / "home"), folder / "autosync.toml")
+    empty = Workspace(Home(folder / "home"), folder / "autosync.toml")
     with (
-        serving(create_app(StoreReading(space))) as api,
+        serving(create_app(StoreReading(workspace))) as api,
         serving(create_app(StoreReading(empty))) as nothing,
-        serving(create_app(StoreReading(space), Access(TOKEN))) as closed,
+        serving(create_app(StoreReading(workspace), Access(TOKEN))) as closed,
     ):
         failed = api.get("/api/v1/runs?status=failed&limit=1").json()["items"][0]["run"]
         change = api.get("/api/v1/changes?source=contacts&op=update&limit=1").json()["items"][0]
@@ -191,17 +191,17 @@ def test_works_without_scripts(browser: Browser, addresses: dict[str, str]) -> N
 def test_news_arrives_by_itself(browser: Browser, tmp_path: Path) -> None:
     """The empty page turns into the overview when the first run ends, and follows what comes."""
     (tmp_path / "autosync.toml").write_text(busy.CONFIG)
-    space = Space(Home(tmp_path / "home"), tmp_path / "autosync.toml")
-    with serving(create_app(StoreReading(space))) as api:
+    workspace = Workspace(Home(tmp_path / "home"), tmp_path / "autosync.toml")
+    with serving(create_app(StoreReading(workspace))) as api:
         page = browser.new_page()
         page.goto(str(api.base_url))
         assert "autosync run" in page.locator("main").inner_text()
         chance = random.Random(5)
         run = busy.run_id(chance)
-        busy.note(space, run, "readings", now(), "changed", inserted=4)
-        busy.sync(space, "readings", busy.readings(1), run, now())
+        busy.note(workspace, run, "readings", now(), "changed", inserted=4)
+        busy.sync(workspace, "readings", busy.readings(1), run, now())
         page.get_by_text("st~11/2026-01-01T01:00Z").wait_for(timeout=15_000)
-        busy.note(space, busy.run_id(chance), "readings", now(), "failed", error="It broke. What to do: mend it.")
+        busy.note(workspace, busy.run_id(chance), "readings", now(), "failed", error="It broke. What to do: mend it.")
         page.get_by_text("mend it").wait_for(timeout=15_000)
         page.close()
 
@@ -218,14 +218,18 @@ def test_signing_in_with_the_token(page: Page, addresses: dict[str, str]) -> Non
 def test_text_from_data_is_only_text(browser: Browser, tmp_path: Path) -> None:
     """Markup, scripts and direction overrides in ids and values are shown, never obeyed."""
     (tmp_path / "autosync.toml").write_text(busy.CONFIG)
-    space = Space(Home(tmp_path / "home"), tmp_path / "autosync.toml")
+    workspace = Workspace(Home(tmp_path / "home"), tmp_path / "autosync.toml")
     bad: Any = "<script>document.title='owned'</script><img src=x onerror=alert(1)>&amp;\"'{{7*7}}"
     run = busy.run_id(random.Random(6))
-    busy.note(space, run, "readings", now(), "failed", error=bad)
+    busy.note(workspace, run, "readings", now(), "failed", error=bad)
     busy.sync(
-        space, "readings", [{"station": bad, "at": "../..//x?y#z", "v": f"\u202e{bad}", "w": f"{bad}\x00"}], run, now()
+        workspace,
+        "readings",
+        [{"station": bad, "at": "../..//x?y#z", "v": f"\u202e{bad}", "w": f"{bad}\x00"}],
+        run,
+        now(),
     )
-    with serving(create_app(StoreReading(space))) as api:
+    with serving(create_app(StoreReading(workspace))) as api:
         page = browser.new_page()
         for path in ("/", "/runs", f"/runs/{run}", "/changes"):
             page.goto(f"{api.base_url}{path}")
@@ -237,13 +241,13 @@ def test_text_from_data_is_only_text(browser: Browser, tmp_path: Path) -> None:
         page.close()
 
 
-def test_the_command_serves_and_ends(space: Space) -> None:
+def test_the_command_serves_and_ends(workspace: Workspace) -> None:
     """`autosync dashboard` says where it is, and Ctrl-C ends it soon although somebody still listens to events."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     code = "import flows.commands.dashboard, flows.cli; flows.cli.main()"
-    args = ["--home", str(space.home.path), "--config", str(space.config), "dashboard", "--port", str(port)]
+    args = ["--home", str(workspace.home.path), "--config", str(workspace.config), "dashboard", "--port", str(port)]
     process = subprocess.Popen([sys.executable, "-c", code, *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and f"http://127.0.0.1:{port}" in process.stdout.readline()

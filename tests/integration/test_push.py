@@ -52,13 +52,13 @@ def sync(place: Pipeline, ids: Any, **more: Any) -> str:
 
 def held(place: Pipeline) -> dict[str, bytes]:
     """The record files on the branch."""
-    files = open_remote(place.space).files("things")
+    files = open_remote(place.workspace).files("things")
     return {path.removeprefix("things/"): data for path, data in files if path.endswith(".jsonl")}
 
 
 def rewritten(place: Pipeline) -> dict[str, bytes]:
     """The record files that one full rewrite would make."""
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         return dict(all_files(db, 1, len(place.records())))
 
 
@@ -68,7 +68,7 @@ def commits(place: Pipeline) -> int:
 
 def theirs(place: Pipeline, files: Mapping[str, bytes | None]) -> None:
     """Somebody else's commit on the branch."""
-    remote = open_remote(place.space)
+    remote = open_remote(place.workspace)
     head = remote.head()
     remote.commit(Commit("theirs", (), files.items(), now()), parent=head.sha if head else None)
 
@@ -91,7 +91,7 @@ def test_touched_files_are_what_a_full_rewrite_would_change(
         place.write([{"id": id} | ({"n": value} if id in PLAIN[:5] else {}) for id in sorted(ids)])
         place.load()
         new = rewritten(place)
-        with place.space.database(read_only=True) as db:
+        with place.workspace.database(read_only=True) as db:
             newest, records = newest_of(db), len(ids)
             same_layout = old and repo_layout(records) == repo_layout(sum(data.count(b"\n") for data in old.values()))
             if same_layout:
@@ -189,7 +189,7 @@ def test_a_manifest_that_somebody_spoilt_is_made_again(place: Pipeline, junk: by
 def test_a_repository_that_is_gone_is_made_again(place: Pipeline) -> None:
     """The folder was deleted: with the next change everything is pushed into a new one."""
     sync(place, PLAIN)
-    shutil.rmtree(place.space.home.repository)
+    shutil.rmtree(place.workspace.home.repository)
     sync(place, PLAIN[1:])
     assert held(place) == rewritten(place) and commits(place) == 1
 
@@ -215,13 +215,13 @@ def test_a_commit_whose_cursor_was_not_kept_is_recognised(place: Pipeline) -> No
     for cover in (False, True):
         ids = PLAIN[: 10 + cover]
         place.write([{"id": id} for id in ids])
-        with place.space.database() as db:
+        with place.workspace.database() as db:
             kept = db.execute("SELECT seq, info FROM consumer WHERE consumer = 'push'").fetchone()
         sha = place.run().pushed.sha
         count = commits(place)
         if cover:
             theirs(place, {"README.md": b"hello\n"})
-        with place.space.database() as db:
+        with place.workspace.database() as db:
             sql = "UPDATE consumer SET seq = ?, info = ?" if kept else "DELETE FROM consumer"
             db.execute(f"{sql} WHERE consumer = 'push'", kept or ())
         assert place.run().pushed.sha == sha
@@ -237,8 +237,8 @@ def test_a_push_that_dies_anywhere_makes_one_commit(place: Pipeline) -> None:
         place.load()
         root = mirror_root(place)
         with dying(writes) as died:
-            push(place.space, "things", "first", root)
-        push(place.space, "things", "again", root)
+            push(place.workspace, "things", "first", root)
+        push(place.workspace, "things", "again", root)
         assert commits(place) == writes + 1
         assert held(place) == rewritten(place)
         if not died:
@@ -249,25 +249,25 @@ def test_a_push_that_dies_anywhere_makes_one_commit(place: Pipeline) -> None:
 def mirror_root(place: Pipeline) -> str:
     from flows.operations.mirror import mirror
 
-    return mirror(place.space, "things").root
+    return mirror(place.workspace, "things").root
 
 
 def test_a_working_copy_is_not_pushed_into(place: Pipeline) -> None:
     """A folder that holds something else is left alone and told; what was to be pushed follows later."""
-    place.space.home.path.mkdir()
-    place.space.home.repository.mkdir()
-    (place.space.home.repository / "thesis.txt").write_text("mine")
+    place.workspace.home.path.mkdir()
+    place.workspace.home.repository.mkdir()
+    (place.workspace.home.repository / "thesis.txt").write_text("mine")
     with pytest.raises(Exception, match=r"repository\.git is not empty.*nothing in it was touched"):
         sync(place, ["a"])
     assert set(place.records()) == {"a"}
-    shutil.rmtree(place.space.home.repository)
+    shutil.rmtree(place.workspace.home.repository)
     assert place.run().pushed.sha and place.verify()["equal"] is True
 
 
 def test_a_locked_branch_is_a_matter_of_time(place: Pipeline) -> None:
     """Another git holds the branch: told as something that passes; afterwards the push goes through."""
     sync(place, ["a"])
-    lock = place.space.home.repository / "refs" / "heads" / "main.lock"
+    lock = place.workspace.home.repository / "refs" / "heads" / "main.lock"
     lock.write_text("")
     with pytest.raises(RemoteError) as caught:
         sync(place, ["a", "b"])
@@ -285,5 +285,5 @@ def test_two_collections_share_a_branch(place: Pipeline) -> None:
     sync(place, PLAIN[:200])
     place.run(source="others")
     sync(place, PLAIN)
-    assert dict(open_remote(place.space).files("others"))["others/records.jsonl"] == b'{"id":"o"}\n'
+    assert dict(open_remote(place.workspace).files("others"))["others/records.jsonl"] == b'{"id":"o"}\n'
     assert held(place) == rewritten(place) and place.verify()["equal"] is True

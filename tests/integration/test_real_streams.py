@@ -54,7 +54,7 @@ def follow(
 
 def check_end(place: Pipeline, name: str, states: list[tuple[int, Snapshot]], clone: Path) -> None:
     """One commit a change; a clone has the records byte for byte; every earlier state can be read."""
-    repository = str(place.space.home.repository)
+    repository = str(place.workspace.home.repository)
     args = ["git", "--git-dir", repository, "rev-list", "--count", "main"]
     commits = int(subprocess.run(args, capture_output=True, text=True, check=True).stdout)
     assert commits == len({seq for seq, _ in states})
@@ -62,7 +62,7 @@ def check_end(place: Pipeline, name: str, states: list[tuple[int, Snapshot]], cl
     lines = [line for path in (clone / name).rglob("*.jsonl") for line in path.read_bytes().splitlines()]
     assert sorted(lines) == sorted(states[-1][1].values())
     assert place.verify()["equal"] is True
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         number = batches.collection_id(db, name)
         assert number is not None
         for seq, snapshot in states:

@@ -72,10 +72,10 @@ HARMS: dict[str, Callable[[Path], object]] = {
 
 def settle(place: Pipeline) -> None:
     """Bring everything into the one file, as time does."""
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for end in ("-wal", "-shm"):
-        place.space.home.database.with_name(place.space.home.database.name + end).unlink(missing_ok=True)
+        place.workspace.home.database.with_name(place.workspace.home.database.name + end).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("source", PLACES)
@@ -86,9 +86,9 @@ def test_a_damaged_store_is_made_anew(place: Pipeline, source: str, harm: Callab
     seqs = [sync(place, first), sync(place, second)]
     settle(place)
     commits = place.git("rev-list", "--count", "HEAD")
-    harm(place.space.home.database)
-    there = place.space.home.database.exists()
-    done = rebuild_store(place.space, source)
+    harm(place.workspace.home.database)
+    there = place.workspace.home.database.exists()
+    done = rebuild_store(place.workspace, source)
     assert bool(done["aside"]) == there == bool(done["aside"] and Path(done["aside"]).exists())
     steps, since = (2, seqs[0]) if source == "mirror" else (1, seqs[1])
     assert done["collections"] == [
@@ -106,14 +106,14 @@ def test_damage_is_found_and_said(place: Pipeline) -> None:
     """verify and health name it and the command that helps; reading says it instead of failing with a trace."""
     sync(place, many(0))
     settle(place)
-    junk(place.space.home.database)
+    junk(place.workspace.home.database)
     try:
         said = " ".join(place.verify()["problems"])
     except StoreError as error:
         said = str(error)
     assert "damaged" in said and "autosync rebuild" in said
     try:
-        status, told = check_database(place.space)
+        status, told = check_database(place.workspace)
     except StoreError as error:
         status, told = "error", str(error)
     assert status == "error" and "autosync rebuild" in told
@@ -123,15 +123,15 @@ def test_the_log_goes_back_as_far_as_the_mirror(place: Pipeline) -> None:
     """Every state that the mirror knows is the same from the new store, with its seq and time."""
     states = [many(0), many(1), {"a": {"id": "a"}}, many(1)]
     seqs = [sync(place, state) for state in states]
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         times = dict(db.execute("SELECT last_seq, time FROM batch").fetchall())
-    place.space.home.database.unlink()
-    rebuild_store(place.space, "mirror")
+    place.workspace.home.database.unlink()
+    rebuild_store(place.workspace, "mirror")
     out = place.folder / "out.jsonl"
     for seq, state in zip(seqs, states, strict=True):
-        write_collection(place.space, "things", str(seq), str(out))
+        write_collection(place.workspace, "things", str(seq), str(out))
         assert out.read_bytes() == text(state)
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         assert dict(db.execute("SELECT last_seq, time FROM batch").fetchall()) == times
         assert {row["origin"] for row in history.changes(db)} == {"rebuild"}
         assert db.execute("SELECT count(in_x) FROM things").fetchone() == (400,)
@@ -158,11 +158,11 @@ def test_random_histories_of_two_collections(states: list[tuple[bool, dict[str, 
             seq = place.run(source=name).pushed.seq
             known[name, seq] = text(records)
         settle(place)
-        place.space.home.database.unlink()
-        rebuild_store(place.space)
+        place.workspace.home.database.unlink()
+        rebuild_store(place.workspace)
         out = place.folder / "out.jsonl"
         for (name, seq), data in known.items():
-            write_collection(place.space, name, str(seq), str(out))
+            write_collection(place.workspace, name, str(seq), str(out))
             assert out.read_bytes() == data
         assert place.verify()["equal"]
 
@@ -171,8 +171,8 @@ def test_a_whole_store_is_not_replaced(place: Pipeline) -> None:
     """Unless one insists; then the present file is kept aside, too."""
     sync(place, many(0))
     with pytest.raises(Refused, match="whole"):
-        rebuild_store(place.space)
-    assert Path(rebuild_store(place.space, force=True)["aside"]).exists()
+        rebuild_store(place.workspace)
+    assert Path(rebuild_store(place.workspace, force=True)["aside"]).exists()
     assert place.verify()["equal"]
 
 
@@ -180,15 +180,15 @@ def test_a_damaged_place_replaces_nothing(place: Pipeline) -> None:
     """A mirror that can't be proven is named, and the damaged database stays for another try from the repository."""
     sync(place, many(0))
     settle(place)
-    junk(place.space.home.database)
-    before = place.space.home.database.read_bytes()
-    (file,) = (place.space.home.mirror / "things" / "current").iterdir()
+    junk(place.workspace.home.database)
+    before = place.workspace.home.database.read_bytes()
+    (file,) = (place.workspace.home.mirror / "things" / "current").iterdir()
     file.write_bytes(file.read_bytes().replace(b'"n":0', b'"n":1', 1))
     with pytest.raises(MirrorDamaged, match="not what the manifest says"):
-        rebuild_store(place.space, "mirror")
-    assert place.space.home.database.read_bytes() == before
-    assert not list(place.space.home.path.glob("*.new*"))
-    rebuild_store(place.space, "repo")
+        rebuild_store(place.workspace, "mirror")
+    assert place.workspace.home.database.read_bytes() == before
+    assert not list(place.workspace.home.path.glob("*.new*"))
+    rebuild_store(place.workspace, "repo")
     assert place.run().mirrored.rebuilt == [file.name]
     assert place.verify()["equal"]
 
@@ -197,24 +197,24 @@ def test_places_that_have_nothing_say_so(place: Pipeline) -> None:
     """No mirror, no commit, no such place, no such collection."""
     for source in [*PLACES, "moon"]:
         with pytest.raises(ConfigError):
-            rebuild_store(place.space, source)
+            rebuild_store(place.workspace, source)
     sync(place, many(0))
     for source in PLACES:
         with pytest.raises(AutoSyncError):
-            rebuild_store(place.space, source, ("others",), force=True)
+            rebuild_store(place.workspace, source, ("others",), force=True)
     assert place.verify()["equal"]
 
 
 def test_damaged_mirror_files_are_made_again_on_demand(place: Pipeline) -> None:
     """verify --repair proves every file, whatever its stats say."""
     sync(place, many(0))
-    (file,) = (place.space.home.mirror / "things" / "current").iterdir()
+    (file,) = (place.workspace.home.mirror / "things" / "current").iterdir()
     stat, data = file.stat(), bytearray(file.read_bytes())
     data[100] ^= 1
     with file.open("r+b") as handle:
         handle.write(data)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert not place.verify()["equal"]
-    assert repair_mirrors(place.space) == [f"things/{file.name}"]
+    assert repair_mirrors(place.workspace) == [f"things/{file.name}"]
     assert place.verify()["equal"]
-    assert repair_mirrors(place.space) == []
+    assert repair_mirrors(place.workspace) == []

@@ -13,7 +13,7 @@ from autosync.errors import StoreError
 from autosync.settings import Home
 from flows.operations.analyze import analyze
 from flows.operations.report import write_report
-from flows.workspace import Space
+from flows.workspace import Workspace
 from reports.report_generator import markdown
 from reports.report_pdf import pdf
 from reports.report_values import Change, ReportValues
@@ -53,12 +53,12 @@ def test_what_comes_from_data_is_no_markup(values: ReportValues) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(values: ReportValues, tmp_path: Path) -> None:
     """A file stands where the folder should be: the error says where, and nothing is lost."""
-    space = Space(Home(tmp_path), tmp_path / "autosync.toml")
-    space.home.reports.write_text("a file")
+    workspace = Workspace(Home(tmp_path), tmp_path / "autosync.toml")
+    workspace.home.reports.write_text("a file")
     with pytest.raises(StoreError, match="the report can't be written") as caught:
-        write_report(space, values, ["md"], "en")
-    assert str(space.home.reports) in caught.value.where
-    assert space.home.reports.read_text() == "a file"
+        write_report(workspace, values, ["md"], "en")
+    assert str(workspace.home.reports) in caught.value.where
+    assert workspace.home.reports.read_text() == "a file"
 
 
 def test_the_pdf_shows_the_figures_of_the_markdown(values: ReportValues) -> None:
@@ -82,10 +82,10 @@ def test_the_same_values_give_the_same_bytes(values: ReportValues) -> None:
 def test_an_empty_home_gives_a_sensible_report(tmp_path: Path) -> None:
     """No run at all is no error, in either format."""
     (tmp_path / "autosync.toml").write_text('[[source]]\nname = "x"\nlocation = "x.json"\nkey = "/id"\n')
-    space = Space(Home(tmp_path / "home"), tmp_path / "autosync.toml")
-    with space.database():
+    workspace = Workspace(Home(tmp_path / "home"), tmp_path / "autosync.toml")
+    with workspace.database():
         pass
-    files = write_report(space, analyze(space), ["md", "pdf"], "fa")
+    files = write_report(workspace, analyze(workspace), ["md", "pdf"], "fa")
     assert files[0].name == "report.md" and files[1].read_bytes().startswith(b"%PDF")
 
 

@@ -51,7 +51,7 @@ def text(records: Records) -> bytes:
 
 def restored(place: Pipeline, source: str, as_of: str = "") -> tuple[bytes, dict[str, Any]]:
     path = place.folder / "out.jsonl"
-    done = write_collection(place.space, "things", as_of, str(path), source)
+    done = write_collection(place.workspace, "things", as_of, str(path), source)
     return path.read_bytes(), done
 
 
@@ -95,10 +95,10 @@ def test_many_records_in_several_files(place: Pipeline, source: str) -> None:
 def test_a_time_gives_the_state_then(place: Pipeline, source: str) -> None:
     """All three date a state by when it was stored."""
     sync(place, {"a": record("a", 1)})
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute("UPDATE batch SET time = 1700000000")
         db.execute("DELETE FROM consumer")
-    for path in (place.space.home.mirror, place.space.home.repository):
+    for path in (place.workspace.home.mirror, place.workspace.home.repository):
         path.rename(path.with_suffix(".old"))
     place.run()
     sync(place, {"a": record("a", 2)})
@@ -125,7 +125,7 @@ def test_the_store_is_not_needed(place: Pipeline, source: str) -> None:
     records = many(0)
     sync(place, records)
     sync(place, many(1))
-    for path in place.space.home.path.glob("autosync.db*"):
+    for path in place.workspace.home.path.glob("autosync.db*"):
         path.unlink()
     assert restored(place, source, "300")[0] == text(records)
 
@@ -134,7 +134,7 @@ def test_a_damaged_mirror_gives_no_file(place: Pipeline) -> None:
     """A changed file, a version that says otherwise, a missing version: an error that names it, and nothing written."""
     sync(place, many(0))
     sync(place, many(1))
-    folder = place.space.home.mirror / "things"
+    folder = place.workspace.home.mirror / "things"
     (version,) = (one.path for one in chain(folder, 600))
     out = place.folder / "out.jsonl"
 
@@ -159,7 +159,7 @@ def test_a_damaged_mirror_gives_no_file(place: Pipeline) -> None:
 def test_a_repository_that_somebody_edited_gives_no_file(place: Pipeline) -> None:
     """A commit of ours whose files can't be what its trailer says is not believed."""
     sync(place, {"a": record("a", 1)})
-    remote = open_remote(place.space)
+    remote = open_remote(place.workspace)
     head = remote.head()
     assert head is not None
     manifest = remote.read("things/manifest.json")
@@ -178,13 +178,13 @@ def test_apply_writes_a_state_back_as_ordinary_changes(place: Pipeline, source: 
     seq = sync(place, before)
     newest = sync(place, after)
     instead = Restored(as_of=str(seq), place=source)  # type: ignore[arg-type]  # one of the three
-    plan = describe(place.space, "things", instead)
+    plan = describe(place.workspace, "things", instead)
     assert [plan[name] for name in ("inserted", "updated", "deleted")] == [1, 1, 1]
     done = place.run(instead=instead)
     assert (done.found.counts.inserted, done.found.counts.updated, done.found.counts.deleted) == (1, 1, 1)
     assert place.records() == {id: canonical(one).decode() for id, one in before.items()}
     assert place.verify()["equal"]
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         log = db.execute("SELECT op, id, origin FROM change_log WHERE seq > ? ORDER BY id", [newest]).fetchall()
     assert log == [("insert", "a", "restore"), ("update", "c", "restore"), ("delete", "d", "restore")]
     assert restored(place, "store", str(newest))[0] == text(after)
@@ -227,15 +227,15 @@ def test_what_can_not_be_had_is_said(place: Pipeline, source: str, as_of: str, w
     sync(place, {"a": record("a", 1)})
     name = "things" if as_of else "others"
     with pytest.raises((ConfigError, MirrorDamaged), match=what if as_of else r"no collection|no mirror|no commit"):
-        write_collection(place.space, name, as_of, str(place.folder / "out.jsonl"), source)
+        write_collection(place.workspace, name, as_of, str(place.folder / "out.jsonl"), source)
 
 
 def test_the_mirror_is_as_old_as_its_newest_change(place: Pipeline) -> None:
     """Its manifest and the commit carry the time of the batch, so that a time means the same in all places."""
     sync(place, {"a": record("a", 1)})
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         time = db.execute("SELECT time FROM batch").fetchone()[0]
-    manifest = msgspec.json.decode((place.space.home.mirror / "things" / "manifest.json").read_bytes())
+    manifest = msgspec.json.decode((place.workspace.home.mirror / "things" / "manifest.json").read_bytes())
     assert manifest["time"] == time
     assert int(place.git("log", "-1", "--format=%ct")) == int(time)
-    assert mirror(place.space, "things").written == 0
+    assert mirror(place.workspace, "things").written == 0

@@ -87,9 +87,9 @@ def test_it_is_synced_as_any_other(place: Pipeline) -> None:
     result = place.run()
     assert result.found.counts.inserted == 2 and place.verify()["equal"] is True
     assert place.git("show", "main:things/records.jsonl") == '{"id":"a","n":"1"}\n{"id":"b","n":"1"}\n'
-    assert place.run().found.batch == "" and describe(place.space, "things")["outcome"] == "unchanged"
+    assert place.run().found.batch == "" and describe(place.workspace, "things")["outcome"] == "unchanged"
     place.write("id,n\na,2\nc,7\n", "people.csv")
-    assert describe(place.space, "things")["updated"] == 1
+    assert describe(place.workspace, "things")["updated"] == 1
     counts = place.run().found.counts
     assert (counts.updated, counts.deleted, counts.quarantined) == (1, 1, 1)
     assert place.records() == {"a": '{"id":"a","n":"2"}'} and place.verify()["equal"] is True
@@ -99,7 +99,7 @@ def test_its_errors_are_told_as_those_of_others(place: Pipeline) -> None:
     """Nothing changes, and the observer takes its location for no path."""
     with pytest.raises(SourceError, match=r"can't be read.*people\.csv"):
         place.run()
-    assert watched_folder(place.space, place.space.source("things")) is None
+    assert watched_folder(place.workspace, place.workspace.source("things")) is None
 
 
 @pytest.mark.parametrize(

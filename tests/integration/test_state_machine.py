@@ -148,7 +148,7 @@ class Sync(RuleBasedStateMachine):
     def note(self, records: Model) -> None:
         """Remember what the records are at the newest seq."""
         self.model = records
-        with self.place.space.database() as db:
+        with self.place.workspace.database() as db:
             newest = ledger.newest_seq(db, self.number(db))
             self.past[newest] = self.ever[newest] = dict(records)
             row = db.execute("SELECT seq, info FROM consumer WHERE consumer = 'push'").fetchone()
@@ -162,14 +162,14 @@ class Sync(RuleBasedStateMachine):
     @rule(every=st.integers(1, 4), writes=st.integers(0, 30))
     def compact(self, every: int, writes: int) -> None:
         """History is merged down to every so manyth point, and those that a consumer needs; it may die meanwhile."""
-        space = self.place.space
-        with space.database() as db:
+        workspace = self.place.workspace
+        with workspace.database() as db:
             number, token = self.number(db), ledger.grant(db, "source things", "compact", now=now())
             keep = compaction.points_to_keep(db, number, MERGE_ALL, now()) | set(sorted(self.past)[::every])
-        with dying(writes), space.database() as db:
+        with dying(writes), workspace.database() as db:
             compaction.compact(db, number, keep, place="source things", token=token)
-            mirror_versions.compact(space.home.mirror / "things", MERGE_ALL, now(), keep)
-        with space.database(read_only=True) as db:
+            mirror_versions.compact(workspace.home.mirror / "things", MERGE_ALL, now(), keep)
+        with workspace.database(read_only=True) as db:
             left = {point.seq for point in compaction.points(db, number)}
             assert keep & self.past.keys() <= left
         self.past = {seq: then for seq, then in self.past.items() if seq in left}
@@ -177,7 +177,7 @@ class Sync(RuleBasedStateMachine):
     @rule(back=st.integers(0, 3))
     def lose_the_cursor(self, back: int) -> None:
         """The commits were made, but how far they went was not kept, or is known of an earlier time only."""
-        with self.place.space.database() as db, transaction(db):
+        with self.place.workspace.database() as db, transaction(db):
             if back and self.cursors:
                 row = self.cursors[-min(back, len(self.cursors))]
                 db.execute("UPDATE consumer SET seq = ?, info = ? WHERE consumer = 'push'", row)
@@ -187,7 +187,7 @@ class Sync(RuleBasedStateMachine):
     @rule(inside=st.booleans())
     def someone_pushes(self, inside: bool) -> None:
         """Somebody else's commit lies on top of ours, beside the records or in their folder."""
-        remote, self.foreign = open_remote(self.place.space), self.foreign + 1
+        remote, self.foreign = open_remote(self.place.workspace), self.foreign + 1
         head = remote.head()
         files: dict[str, bytes | None] = {"things/README" if inside else "README": b"%d" % self.foreign}
         remote.commit(Commit("theirs", (), files.items(), now()), parent=head.sha if head else None)
@@ -197,7 +197,7 @@ class Sync(RuleBasedStateMachine):
         """Nothing lost, nothing twice, in the records and in their number."""
         if not hasattr(self, "place"):
             return
-        with self.place.space.database(read_only=True) as db:
+        with self.place.workspace.database(read_only=True) as db:
             held = dict(batches.read_rows(db, self.number(db)))
             assert batches.record_count(db, "things") == len(held)
         assert held == self.model
@@ -208,11 +208,11 @@ class Sync(RuleBasedStateMachine):
         """Mirror and repository hold the store's records, in the very files that one rewrite would make."""
         found = self.place.verify()
         assert found["equal"] is True, found
-        with self.place.space.database(read_only=True) as db:
+        with self.place.workspace.database(read_only=True) as db:
             wanted = dict(all_files(db, self.number(db), len(self.model)))
-        files = open_remote(self.place.space).files("things")
+        files = open_remote(self.place.workspace).files("things")
         assert {path.removeprefix("things/"): data for path, data in files if path.endswith(".jsonl")} == wanted
-        current = self.place.space.home.mirror / "things" / "current"
+        current = self.place.workspace.home.mirror / "things" / "current"
         lines = [line for path in current.iterdir() for line in path.read_bytes().splitlines()]
         assert sorted(lines) == sorted(self.model.values())
 
@@ -220,7 +220,7 @@ class Sync(RuleBasedStateMachine):
     @rule(which=st.integers(0, 40), at=st.integers(0, 10_000), how=st.sampled_from(["flip", "cut", "delete"]))
     def hurt(self, which: int, at: int, how: str) -> None:
         """A file of the mirror is damaged; it is found and made again, whatever its stat says."""
-        folder = self.place.space.home.mirror / "things"
+        folder = self.place.workspace.home.mirror / "things"
         manifest = read_manifest(folder)
         assert manifest is not None
         versions = [one.path for one in mirror_versions.chain(folder, manifest.seq)]
@@ -233,7 +233,7 @@ class Sync(RuleBasedStateMachine):
             path.unlink()
         else:
             path.write_bytes(data[: at % (len(data) + 1)] if how == "cut" else data)
-        repair_mirrors(self.place.space)
+        repair_mirrors(self.place.workspace)
         self.place.run()
         self.all_three_agree()
 
@@ -247,9 +247,9 @@ class Sync(RuleBasedStateMachine):
     @rule()
     def look_back(self) -> None:
         """Any earlier state is what the model was then, in the mirror too; the log replays to the present."""
-        for seq, then in mirrored_states(self.place.space.home.mirror / "things"):
+        for seq, then in mirrored_states(self.place.workspace.home.mirror / "things"):
             assert self.ever[seq] == then
-        with self.place.space.database(read_only=True) as db:
+        with self.place.workspace.database(read_only=True) as db:
             for seq, then in self.past.items():
                 assert dict(history.as_of(db, self.number(db), seq)) == then
             replayed: dict[str, str] = {}

@@ -35,13 +35,13 @@ def place(tmp_path: Path) -> Pipeline:
 
 def query(place: Pipeline, sql: str, *values: Any) -> list[tuple[Any, ...]]:
     """The answer of a query."""
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         return db.execute(sql, values).fetchall()
 
 
 def token(place: Pipeline, run: str) -> int:
     """A fencing token for the source."""
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         return ledger.grant(db, "source things", run, now=now())
 
 
@@ -61,23 +61,23 @@ def test_the_log_tells_every_change_with_before_and_after(place: Pipeline) -> No
 def test_a_batch_of_a_run_that_lost_its_lock_is_refused(place: Pipeline) -> None:
     """A newer token was given out: the older run writes nothing, and nothing of what it saw is remembered."""
     place.write('[{"id":"a"}]')
-    found = ingest(place.space, "things", "old")
+    found = ingest(place.workspace, "things", "old")
     old, new = token(place, "old"), token(place, "new")
     with pytest.raises(StaleLock, match="run new has taken over"):
-        store(place.space, "things", found.batch, "old", old)
+        store(place.workspace, "things", found.batch, "old", old)
     for table in ("record", "change", "batch", "seen", "source_state"):
         assert query(place, f"SELECT count(*) FROM {table}") == [(0,)]
-    store(place.space, "things", found.batch, "new", new)
+    store(place.workspace, "things", found.batch, "new", new)
     assert set(place.records()) == {"a"}
 
 
 def test_a_batch_that_was_compared_with_an_older_state_is_refused(place: Pipeline) -> None:
     """Two runs saw the same state: the second one must look again, and says so."""
     place.write('[{"id":"a"}]')
-    one, two = ingest(place.space, "things", "1"), ingest(place.space, "things", "2")
-    store(place.space, "things", one.batch, "1", token(place, "1"))
+    one, two = ingest(place.workspace, "things", "1"), ingest(place.workspace, "things", "2")
+    store(place.workspace, "things", one.batch, "1", token(place, "1"))
     with pytest.raises(StoreBusy, match="in between") as caught:
-        store(place.space, "things", two.batch, "2", token(place, "2"))
+        store(place.workspace, "things", two.batch, "2", token(place, "2"))
     assert caught.value.retryable
     assert query(place, "SELECT count(*) FROM change") == [(1,)]
 
@@ -87,11 +87,11 @@ def test_a_failed_transaction_leaves_rows_and_their_state(place: Pipeline) -> No
     place.write('[{"id":"a"}]')
     place.load()
     place.write('[{"id":"b"},{"id":"c"}]')
-    found = ingest(place.space, "things", "x")
-    (place.space.home.staging / found.batch / staging.DOCS).write_text('{"id":"b"}\n')
+    found = ingest(place.workspace, "things", "x")
+    (place.workspace.home.staging / found.batch / staging.DOCS).write_text('{"id":"b"}\n')
     before = query(place, "SELECT * FROM source_state"), query(place, "SELECT * FROM seen"), place.records()
     with pytest.raises(ValueError):
-        store(place.space, "things", found.batch, "x", token(place, "x"))
+        store(place.workspace, "things", found.batch, "x", token(place, "x"))
     assert (query(place, "SELECT * FROM source_state"), query(place, "SELECT * FROM seen"), place.records()) == before
     place.load()
     assert set(place.records()) == {"b", "c"}
@@ -107,13 +107,13 @@ def test_rows_and_what_was_seen_are_written_together_or_not_at_all(place: Pipeli
     place.load()
     tables = ("record", "change", "batch", "collection", "seen", "source_state")
     before = [query(place, f"SELECT * FROM {name}") for name in tables]
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute(f"CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT raise(ABORT, 'no room'); END")
     place.write('[{"id":"b","n":1},{"id":"c"}]')
     with pytest.raises(StoreError, match="no room"):
         place.load()
     assert [query(place, f"SELECT * FROM {name}") for name in tables] == before
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute("DROP TRIGGER full")
     counts = place.load().counts
     assert (counts.inserted, counts.updated, counts.deleted) == (1, 1, 1)
@@ -199,7 +199,7 @@ def test_another_version_of_ours_reads_every_row_again(
     place.load()
     assert place.load().batch == ""
     monkeypatch.setattr(rules, version, getattr(rules, version) + 1)
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute("UPDATE record SET doc = '{\"old form\":1}'")  # as an older version would have left it
     assert place.load().counts.updated == 1
     assert place.records() == {"a": '{"id":"a"}'}
@@ -224,10 +224,10 @@ def test_a_replayed_row_lets_the_source_have_its_say(place: Pipeline) -> None:
     place.configure(expect={"ranges": {"/n": [0, 9]}}, guard={"max_delete": 1.0})
     place.write('[{"id":"a","n":99},{"id":"b","n":1}]')
     place.load()
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         number = ledger.open_items(db)[0]["item"]
     assert place.load(instead=Replay(items=[number], text='{"id":"a","n":5}')).counts.inserted == 1
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         assert ledger.item(db, number)["state"] == "replayed"  # type: ignore[index]
     assert place.load().counts.changed == 0
     assert place.records()["a"] == '{"id":"a","n":5}', "the source's row is refused again, its record stays"
@@ -245,7 +245,7 @@ def test_a_replayed_row_does_not_outlive_an_accepted_one(place: Pipeline, locati
     (place.folder / "things").mkdir()
     place.write('[{"id":"a","n":99},{"id":"b","n":1}]', name)
     place.load()
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         number = ledger.open_items(db)[0]["item"]
     os.utime(place.write('[{"id":"a","n":1},{"id":"b","n":1}]', name), (1, 1))
     place.load()
@@ -274,14 +274,14 @@ def test_a_plan_writes_nothing_and_says_what_a_run_does(place: Pipeline) -> None
     place.configure()
     place.write([{"id": f"{n}"} for n in range(10)])
     place.run()
-    files = {path: path.read_bytes() for path in place.space.home.path.rglob("*") if path.is_file()}
+    files = {path: path.read_bytes() for path in place.workspace.home.path.rglob("*") if path.is_file()}
     place.write([{"id": f"{n}", "n": 1} for n in range(9)] + [{"id": "new"}, {"n": 1}])
-    plan = describe(place.space, "things")
+    plan = describe(place.workspace, "things")
     assert (plan["outcome"], plan["inserted"], plan["updated"], plan["deleted"]) == ("changed", 1, 9, 0)
     place.write([{"id": "0"}])
-    assert describe(place.space, "things")["outcome"] == "refused"
-    assert "--accept" in describe(place.space, "things")["error"]
-    after = {path: path.read_bytes() for path in place.space.home.path.rglob("*") if path.is_file()}
+    assert describe(place.workspace, "things")["outcome"] == "refused"
+    assert "--accept" in describe(place.workspace, "things")["error"]
+    after = {path: path.read_bytes() for path in place.workspace.home.path.rglob("*") if path.is_file()}
     assert {path for path in files | after if not path.name.endswith("-shm")} == {
         path for path in files if not path.name.endswith("-shm")
     } | {path for path in after if path.name.endswith("-wal")}
@@ -301,7 +301,7 @@ def test_any_names_of_fields_make_a_view(tmp_path_factory: pytest.TempPathFactor
     fields = fields | {"id": "a"}
     place.write([fields])
     place.run()
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         (row,) = history.rows(db, "SELECT * FROM things")
     assert row["_id"] == "a" and row["_record"] == place.records()["a"]
     plain = [name for name in fields if name.isidentifier() and name.isascii() and not isinstance(fields[name], dict)]
@@ -325,7 +325,7 @@ def test_a_newer_database_is_left_alone(place: Pipeline) -> None:
     """A database of a version that isn't known is neither read nor written."""
     place.write([{"id": "a"}])
     place.load()
-    db = sqlite3.connect(place.space.home.database)
+    db = sqlite3.connect(place.workspace.home.database)
     db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(StoreError, match="newer AutoSync"):
@@ -334,12 +334,12 @@ def test_a_newer_database_is_left_alone(place: Pipeline) -> None:
 
 def test_a_file_that_is_no_database_is_told_and_kept(place: Pipeline) -> None:
     """The message says what to do, and the file stays as it is."""
-    place.space.home.path.mkdir()
-    place.space.home.database.write_bytes(b"not a database" * 1000)
+    place.workspace.home.path.mkdir()
+    place.workspace.home.database.write_bytes(b"not a database" * 1000)
     place.write([{"id": "a"}])
     with pytest.raises(StoreError, match=r"damaged or no database.*autosync\.db.*rebuild"):
         place.load()
-    assert place.space.home.database.read_bytes().startswith(b"not a database")
+    assert place.workspace.home.database.read_bytes().startswith(b"not a database")
 
 
 def test_an_old_state_can_be_read_by_time(place: Pipeline) -> None:
@@ -349,7 +349,7 @@ def test_an_old_state_can_be_read_by_time(place: Pipeline) -> None:
         place.write([{"id": "a", "n": n}])
         place.load()
         times.append(query(place, "SELECT max(time) FROM batch")[0][0])
-    with place.space.database(read_only=True) as db:
+    with place.workspace.database(read_only=True) as db:
         for n, time in enumerate(times):
             assert dict(history.as_of(db, 1, history.seq_at(db, 1, time))) == {"a": b'{"id":"a","n":%d}' % n}
         assert history.seq_at(db, 1, times[0] - 1) == 0 and not dict(history.as_of(db, 1, 0))
@@ -413,7 +413,7 @@ def test_a_first_load_ends_in_wal_mode_with_its_indexes(place: Pipeline, watched
     place.write(MANY, "things.jsonl")
     with ExitStack() as readers:
         if watched:
-            db = readers.enter_context(place.space.database())
+            db = readers.enter_context(place.workspace.database())
             db.execute("BEGIN")
             assert db.execute("SELECT count(*) FROM record").fetchone() == (0,)
         found = place.load()
@@ -427,11 +427,11 @@ def test_a_first_load_that_fails_leaves_an_empty_store(place: Pipeline) -> None:
     """Its file is cut off in the middle: no record, no state, indexes and journal as before; then it goes."""
     place.configure(location="things.jsonl")
     place.write(MANY, "things.jsonl")
-    found = ingest(place.space, "things", "x")
-    docs = place.space.home.staging / found.batch / staging.DOCS
+    found = ingest(place.workspace, "things", "x")
+    docs = place.workspace.home.staging / found.batch / staging.DOCS
     docs.write_bytes(docs.read_bytes()[: len(MANY) // 2 // 14 * 14])
     with pytest.raises(ValueError):
-        store(place.space, "things", found.batch, "x", token(place, "x"))
+        store(place.workspace, "things", found.batch, "x", token(place, "x"))
     assert query(place, "SELECT count(*) FROM record") == query(place, "SELECT count(*) FROM seen") == [(0,)]
     assert journal_mode(place) == "wal"
     assert {row[0] for row in query(place, "SELECT name FROM sqlite_schema WHERE type = 'index'")} >= set(INDEX_NAMES)
@@ -442,8 +442,8 @@ def test_a_store_whose_first_load_died_is_in_wal_mode_again(place: Pipeline) -> 
     """The process died before it could change back: the next one that opens the store does it."""
     place.write('[{"id":"a"}]')
     place.load()
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         db.execute("PRAGMA journal_mode = DELETE")
     assert journal_mode(place) == "delete"
-    with place.space.database():
+    with place.workspace.database():
         assert journal_mode(place) == "wal"

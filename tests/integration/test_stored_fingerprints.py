@@ -40,24 +40,24 @@ def facts(path: Path) -> list[int]:
 
 
 def stored(place: Pipeline) -> str:
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         return batches.state(db, "things").fingerprint
 
 
 def store(place: Pipeline, fingerprint: dict[str, Any]) -> str:
     """Replace the stored fingerprint by what an earlier version wrote."""
     text = json.dumps(fingerprint, separators=(",", ":"), ensure_ascii=False)
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         batches.touch(db, "things", text)
     return text
 
 
 def assert_unchanged(place: Pipeline, text: str) -> None:
     """A run stages and stores nothing, a plan says so, and the fingerprint stays as it is, byte by byte."""
-    assert describe(place.space, "things")["outcome"] == "unchanged"
+    assert describe(place.workspace, "things")["outcome"] == "unchanged"
     found = place.load()
     assert (found.batch, found.left_out, stored(place)) == ("", [], text)
-    assert not place.space.home.staging.exists() or not list(place.space.home.staging.iterdir())
+    assert not place.workspace.home.staging.exists() or not list(place.workspace.home.staging.iterdir())
 
 
 @pytest.mark.parametrize("more", [{}, {"lines": 1}])
@@ -86,7 +86,7 @@ def test_of_a_file_that_was_too_new(tmp_path: Path) -> None:
 def test_of_a_folder(tmp_path: Path, location: str) -> None:
     """One hash over the stats of its files, in the order of the listing, keyed with the source's seed."""
     place, paths = synced(tmp_path, location, ["things/a.jsonl", "things/b.jsonl"])
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         seed = batches.state(db, "things").seed
     with os.scandir(tmp_path / "things") as entries:
         listed = [tmp_path / "things" / entry.name for entry in entries]
@@ -106,7 +106,7 @@ def test_of_a_folder_with_one_file_and_something_left_out(tmp_path: Path) -> Non
     text = store(place, {"stat": facts(path), "settled": True, "left_out": said, "lines": 1})
     write_secretly(path, '"v": 1', '"v": 8')
     assert_unchanged(place, text)
-    assert describe(place.space, "things")["left_out"] == said
+    assert describe(place.workspace, "things")["left_out"] == said
 
 
 @pytest.mark.parametrize("tags", [{"ETag": '"1"'}, {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}])
@@ -137,7 +137,7 @@ def at(folder: Path, site: Site) -> Pipeline:
 def test_of_another_kind(tmp_path: Path, text: str) -> None:
     """It says nothing: the source is looked at, and is as it was by its content; the fingerprint is its own again."""
     place, (path,) = synced(tmp_path, "things.jsonl", ["things.jsonl"])
-    with place.space.database() as db:
+    with place.workspace.database() as db:
         batches.touch(db, "things", text)
     assert not place.load().batch
     assert json.loads(stored(place)) == {"stat": facts(path), "settled": True}

@@ -65,17 +65,17 @@ class History:
         records: list[dict[str, Any]] = [{"id": id, "n": n} for id, n in state.items()]
         self.place.write(records)
         self.place.load()
-        with self.place.space.database() as db:
+        with self.place.workspace.database() as db:
             batch, seq = db.execute("SELECT batch, last_seq FROM batch ORDER BY batch DESC LIMIT 1").fetchone()
             if seq > self.points["store"][-1].seq:
                 db.execute("UPDATE batch SET time = ? WHERE batch = ?", [time, batch])
                 self.points["store"].append(Point(seq, time, {one["id"]: canonical(one) for one in records}))
         if mirror_it:
             self._reached("mirror")
-            root = mirror(self.place.space, "things").root
+            root = mirror(self.place.workspace, "things").root
             if push_it:
                 self._reached("repo")
-                push(self.place.space, "things", "run", root)
+                push(self.place.workspace, "things", "run", root)
 
     def _reached(self, place: str) -> None:
         newest = self.points["store"][-1]
@@ -84,7 +84,7 @@ class History:
 
     def every_seq(self) -> Iterator[Point]:
         """The store's state after every single change, in the order of its log."""
-        with self.place.space.database(read_only=True) as db:
+        with self.place.workspace.database(read_only=True) as db:
             log = dict(db.execute("SELECT seq, id FROM change_log").fetchall())
         for before, after in pairwise(self.points["store"]):
             lines = dict(before.lines)
@@ -99,7 +99,7 @@ class History:
         """The file and what was said; None when the place does not reach back so far."""
         path = self.place.folder / "out.jsonl"
         try:
-            done = write_collection(self.place.space, "things", as_of, str(path), place)
+            done = write_collection(self.place.workspace, "things", as_of, str(path), place)
         except ConfigError as error:
             assert "reaches back to" in str(error)
             return None
@@ -156,7 +156,7 @@ def test_every_time_gives_the_newest_state_that_a_place_had_then(steps: list[Ste
 def test_a_commit_that_tells_no_exact_time_counts_from_its_own(tmp_path: Path, said: str | None) -> None:
     """Commits of older releases have no such trailer, and somebody may have written one: their second counts."""
     history = History(tmp_path, [({"a": 1}, 0.25, True, True)])
-    remote = open_remote(history.place.space)
+    remote = open_remote(history.place.workspace)
     head, files = remote.head(), dict(remote.files("things"))
     assert head is not None and head.trailers["AutoSync-Time"] == repr(FIRST + 0.25)
     trailers = tuple(pair for pair in head.trailers.items() if pair[0] != "AutoSync-Time") + (

@@ -58,7 +58,7 @@ def refused(place: Pipeline, where: Path, words: str, error: type[SourceError] =
         place.run()
     assert caught.value.where == str(where) and caught.value.kept and caught.value.todo
     assert caught.value.retryable is issubclass(error, SourceUnavailable)
-    plan = plan_of(place.space, "things")
+    plan = plan_of(place.workspace, "things")
     assert (plan["outcome"], plan["error"]) == ("failed", str(caught.value))
     assert everything(place) == before
     return str(caught.value)
@@ -252,10 +252,10 @@ def test_what_is_left_out_is_said_once_by_a_run_and_always_by_plan_and_status(
 ) -> None:
     """A run says it when it is new; a look that finds nothing changed still knows it."""
     place = synced(tmp_path, "things")
-    assert place.run().found.left_out == [] and describe(place.space, "things")["left_out"] == []
+    assert place.run().found.left_out == [] and describe(place.workspace, "things")["left_out"] == []
     (tmp_path / "things" / "latest").symlink_to("sub")
     said = ["things/latest (behind a link, and read already)"]
-    assert describe(place.space, "things")["left_out"] == said
+    assert describe(place.workspace, "things")["left_out"] == said
     found = place.run().found
     assert (found.batch, found.left_out) == ("", said)
     assert f"left out: {said[0]}" in str(Outcome("things", left_out=found.left_out))
@@ -264,10 +264,10 @@ def test_what_is_left_out_is_said_once_by_a_run_and_always_by_plan_and_status(
     (tmp_path / "things" / "r0.json").write_text('[{"id": "r0", "v": 2}]')
     found = place.run().found
     assert (found.counts.updated, found.left_out) == (1, [])
-    assert describe(place.space, "things") == {"source": "things", "outcome": "unchanged", "left_out": said}
-    print_plan(describe(place.space, "things"))
+    assert describe(place.workspace, "things") == {"source": "things", "outcome": "unchanged", "left_out": said}
+    print_plan(describe(place.workspace, "things"))
     assert f"left out: {said[0]}" in capsys.readouterr().out
-    assert describe_status(place.space)["sources"][0]["left_out"] == said
+    assert describe_status(place.workspace)["sources"][0]["left_out"] == said
 
 
 @contextmanager
@@ -307,7 +307,7 @@ def test_a_folder_without_rights_is_no_delete(open_folder: Path, location: str, 
         folder.chmod(rights)
         with pytest.raises(SourceError, match="can't be read: Permission denied") as caught:
             place.load()
-        plan = plan_of(place.space, "things")
+        plan = plan_of(place.workspace, "things")
         folder.chmod(0o700)
         assert place.load().counts.changed == 0
     assert caught.value.where.startswith(str(folder)) and not caught.value.retryable

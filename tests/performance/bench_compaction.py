@@ -37,28 +37,28 @@ def measure(folder: Path, records: int, syncs: int, changes: int) -> list[str]:
             row["n"] += 1
         place.write(rows)
         place.load_at(now() - (syncs - number) * DAY / A_DAY)
-    space = place.space
-    versions = space.home.mirror / "things" / "versions"
-    with space.database() as db:
+    workspace = place.workspace
+    versions = workspace.home.mirror / "things" / "versions"
+    with workspace.database() as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (collection,) = history.collections(db)
         token = ledger.grant(db, "source things", "compact", now=now())
-        sizes = space.home.database.stat().st_size, size(versions)
+        sizes = workspace.home.database.stat().st_size, size(versions)
     grant = Grant(place="source things", token=token, lease="", state_version=0)
     said = [f"{records:,} records, {syncs:,} syncs of {changes:,} changes over {syncs / A_DAY:.0f} days"]
     for label in ("first", "again"):
         clock = time.perf_counter()
-        done = compact_collection(space, collection, grant)
+        done = compact_collection(workspace, collection, grant)
         said.append(
             f"{label}: {time.perf_counter() - clock:.2f} s; {describe(done)}; file {done.freed:,} bytes smaller"
         )
-    with space.database() as db:
+    with workspace.database() as db:
         clock = time.perf_counter()
         db.execute("VACUUM")
         said.append(f"VACUUM alone: {time.perf_counter() - clock:.2f} s")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         left = len(compaction.points(db, collection["collection"]))
-    said.append(f"database {sizes[0]:,} -> {space.home.database.stat().st_size:,} bytes, {left:,} points")
+    said.append(f"database {sizes[0]:,} -> {workspace.home.database.stat().st_size:,} bytes, {left:,} points")
     said.append(f"versions {sizes[1]:,} -> {size(versions):,} bytes, {len(list(versions.iterdir())):,} files")
     return said
 

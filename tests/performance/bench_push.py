@@ -29,7 +29,7 @@ from blocks.repository.git import GitRepository
 from blocks.repository.github import GitHubRepository
 from blocks.store import ledger
 from flows.operations.push import Job, commit_changes
-from flows.workspace import Space
+from flows.workspace import Workspace
 from tests.doubles.github_server import TOKEN, GitHubServer
 from tests.performance.inputs import configuration, make_first
 from tests.performance.memory import Peak
@@ -55,10 +55,10 @@ def open_remote(address: str) -> Remote:
 def push(folder: Path, address: str) -> dict[str, float]:
     """Push the store in a folder, in this process."""
     remote = open_remote(address)
-    space = Space(Home(folder / "home"), folder / "autosync.toml")
-    source = space.source("things")
-    with space.database() as db:
-        target = space.target(db, source)
+    workspace = Workspace(Home(folder / "home"), folder / "autosync.toml")
+    source = workspace.source("things")
+    with workspace.database() as db:
+        target = workspace.target(db, source)
         assert target is not None
         cursor, newest = ledger.cursor(db, "push", target.collection), ledger.newest_seq(db, target.collection)
         job = Job(db, source, target.collection, cursor, newest, "bench", "root")

@@ -85,7 +85,7 @@ def measure(place: Pipeline, digests: dict[int, str], rounds: int) -> dict[str, 
         seq = rng.choice(list(digests))
         for source in PLACES:
             clock = time.perf_counter()
-            write_collection(place.space, "things", str(seq), str(out), source)
+            write_collection(place.workspace, "things", str(seq), str(out), source)
             seconds.setdefault(source, []).append(time.perf_counter() - clock)
             if _digest(iter([out.read_bytes()])) != digests[seq]:
                 raise SystemExit(f"seq {seq} from the {source} is not what it was")

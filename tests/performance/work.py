@@ -91,21 +91,21 @@ def case(folder: Path, name: str) -> dict[str, Any]:
     from flows.operations.ingest import ingest
     from flows.operations.mirror import mirror
     from flows.operations.store import store
-    from flows.workspace import Space
+    from flows.workspace import Workspace
 
-    space = Space(Home(folder / "home"), folder / "autosync.toml")
+    workspace = Workspace(Home(folder / "home"), folder / "autosync.toml")
     run = f"run-{name}-{time.time()}"
     clock = time.perf_counter()
-    found = ingest(space, "things", run)
+    found = ingest(workspace, "things", run)
     parts = {"ingest": time.perf_counter() - clock}
     if found.batch:
-        with space.database() as db:
+        with workspace.database() as db:
             token = ledger.grant(db, "source things", run, now=time.time())
         clock = time.perf_counter()
-        store(space, "things", found.batch, run, token)
+        store(workspace, "things", found.batch, run, token)
         parts["store"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        mirror(space, "things")
+        mirror(workspace, "things")
         parts["mirror"] = time.perf_counter() - clock
     counts = found.counts
     return {"parts": parts, "counts": [counts.inserted, counts.updated, counts.deleted, counts.quarantined]}

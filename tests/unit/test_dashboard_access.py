@@ -1,4 +1,4 @@
-"""How the dashboard is bound to a space: where Prefect's pages are, on which address it may serve."""
+"""How the dashboard is bound to a workspace: where Prefect's pages are, on which address it may serve."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from autosync.errors import ConfigError
 from autosync.settings import Home
 from flows.service.dashboard import VARIABLE, prefect_pages, serve
-from flows.workspace import Space
+from flows.workspace import Workspace
 from tests import busy
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
+def workspace(tmp_path: Path) -> Workspace:
     (tmp_path / "autosync.toml").write_text(busy.CONFIG)
-    return Space(Home(tmp_path / "home"), tmp_path / "autosync.toml")
+    return Workspace(Home(tmp_path / "home"), tmp_path / "autosync.toml")
 
 
 @pytest.mark.parametrize(
@@ -32,24 +32,24 @@ def space(tmp_path: Path) -> Space:
         ({}, None),
     ],
 )
-def test_prefect_pages(space: Space, environ: dict[str, str], pages: str | None) -> None:
+def test_prefect_pages(workspace: Workspace, environ: dict[str, str], pages: str | None) -> None:
     """The pages of a server follow from its API's address; without a server there are none."""
-    assert prefect_pages(space, environ | {"PREFECT_HOME": str(space.home.path)}) == pages
+    assert prefect_pages(workspace, environ | {"PREFECT_HOME": str(workspace.home.path)}) == pages
 
 
-def test_serving_others_needs_a_token(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serving_others_needs_a_token(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is started on another address without a token."""
     monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(ConfigError, match="no token is set"):
-        serve(space, "0.0.0.0", 4280, [], print)
-    assert not space.home.path.exists()
+        serve(workspace, "0.0.0.0", 4280, [], print)
+    assert not workspace.home.path.exists()
 
 
-def test_a_port_in_use_is_told(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_told(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A taken port is an error that says what to do."""
     monkeypatch.delenv(VARIABLE, raising=False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ConfigError, match="can't be used"):
-            serve(space, "127.0.0.1", taken.getsockname()[1], [], print)
+            serve(workspace, "127.0.0.1", taken.getsockname()[1], [], print)

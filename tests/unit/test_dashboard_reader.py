@@ -14,18 +14,18 @@ import pytest
 from autosync.errors import StoreError
 from blocks.store.history import Row
 from blocks.store.reader import Reader
-from flows.workspace import Space
+from flows.workspace import Workspace
 from tests import busy
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return busy.build(tmp_path_factory.mktemp("busy"))
 
 
 @pytest.fixture
-def reader(space: Space) -> Reader:
-    return Reader(space.home.database)
+def reader(workspace: Workspace) -> Reader:
+    return Reader(workspace.home.database)
 
 
 def test_nothing_is_made_by_reading(tmp_path: Path) -> None:

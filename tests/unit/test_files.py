@@ -108,10 +108,12 @@ def test_whatever_is_written_whole_is_written_so(tmp_path: Path) -> None:
         "mirror": lambda: mirror_files.write_file(tmp_path / "pending", b""),
         "state": lambda: validator_state.write(tmp_path / "state", validator_state.State(1, 1, "", True)),
         "release": lambda: release_setup.write(tmp_path / "metrics.json", b"{}"),
-        "restore --to": lambda: write_collection(place.space, "things", "", str(tmp_path / "old.jsonl")),
+        "restore --to": lambda: write_collection(place.workspace, "things", "", str(tmp_path / "old.jsonl")),
         "folder": lambda: FolderTarget(tmp_path / "disk").put(source, "b", "0" * 16),
-        "backup": lambda: save_backup(place.space),
-        "backup restore": lambda: restore_backup(place.space, next((place.space.home.backups).glob("*.gz")).name),
+        "backup": lambda: save_backup(place.workspace),
+        "backup restore": lambda: restore_backup(
+            place.workspace, next((place.workspace.home.backups).glob("*.gz")).name
+        ),
     }
     for name, write in writers.items():
         with calls("fsync", "replace") as seen:

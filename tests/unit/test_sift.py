@@ -259,7 +259,7 @@ def test_sifting_is_the_plain_comparison(inputs: list[list[tuple[str, int, bytes
     things, plain = table(mode, ranges={"/n": (0, 9)}), dict[str, int]()
     for rows in inputs:
         named = [row for row in rows if row is not None]
-        raw = [b'{"id":"%b",%b"n":%d}' % (id.encode(), space, n) for id, n, space in named]
+        raw = [b'{"id":"%b",%b"n":%d}' % (id.encode(), workspace, n) for id, n, workspace in named]
         staged = things.take(raw + [b"{}"] * (len(rows) - len(named)))
         values: dict[str, set[int]] = {}
         for id, n, _ in named:
