@@ -1,4 +1,4 @@
-"""Sifting an input: which rows are unchanged, new, updated, gone or refused. Decides; writes nothing itself.
+"""Change detection: which rows of an input are unchanged, new, updated, gone or refused. Decides; writes nothing itself.
 
 Unchanged rows are recognised by a keyed hash of their raw bytes and never parsed. The others are
 parsed, keyed, checked and compared with the stored hash of the record with their id.
@@ -23,7 +23,7 @@ from autosync.errors import SourceError
 from autosync.fields import inner_fields
 from autosync.file_states import PAIR, unpacked
 from autosync.parsing import PARSED_AT_ONCE, Parsed, Parser, RefusedRow, RowParser
-from autosync.row_hashes import ENTRY, Entries, Recs, Row, Seen, raw_digests
+from autosync.row_hashes import ENTRY, Entries, Recs, Row, RowHashes, raw_digests
 from autosync.settings import Source
 from autosync.shards import levels
 
@@ -68,7 +68,7 @@ class Waiting(NamedTuple):
 
 @dataclass
 class Staged:
-    """What sifting found out; row n of every array belongs to the n-th row given to the writer.
+    """What change detection found; row n of every array belongs to the n-th row given to the writer.
 
     Attributes:
         recs: The record's number, 0 for a new id; shape (staged,).
@@ -110,7 +110,7 @@ class Staged:
         return len(self.recs) - len(self.skip) - self.inserted
 
 
-class Sifter:
+class ChangeDetector:
     """Takes blocks of raw rows, then says what the batch does.
 
     Args:
@@ -122,7 +122,7 @@ class Sifter:
     """
 
     def __init__(
-        self, source: Source, seen: Seen, lookup: Lookup, writer: Writer, parser: Parser | None = None
+        self, source: Source, seen: RowHashes, lookup: Lookup, writer: Writer, parser: Parser | None = None
     ) -> None:
         self.source, self.seen, self.lookup, self.writer = source, seen, lookup, writer
         self.parser = parser or RowParser(source)
@@ -139,7 +139,7 @@ class Sifter:
         self.rows = self.hits = self.repeated = 0
 
     def block(self, block: Block) -> None:
-        """Sift one block of rows.
+        """Detect changes in one block of rows.
 
         Raises:
             SourceError: The input's encoding is wrong, so that nothing of it can be trusted.

@@ -61,7 +61,7 @@ def merge(parts: Sequence[Entries]) -> Entries:
     return once
 
 
-class Seen:
+class RowHashes:
     """What one source showed: hash -> rec, in the order of the hashes.
 
     Args:
@@ -151,6 +151,6 @@ def in_buckets(entries: Entries) -> list[Entries]:
 def update_bucket(data: bytes, lost: Entries, fresh: Entries) -> bytes:
     """A stored bucket without entries that are lost and with fresh ones; both sorted, and of this bucket."""
     keep = np.ones(len(data) // ENTRY.itemsize, dtype=bool)
-    places = Seen([data], 0).find(lost)
+    places = RowHashes([data], 0).find(lost)
     keep[places[places >= 0]] = False
     return merge([np.frombuffer(data, dtype=ENTRY)[keep], fresh]).tobytes()

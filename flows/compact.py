@@ -15,7 +15,7 @@ from blocks.mirror.files import writing
 from blocks.store import compaction, history
 from blocks.store.history import Row
 from flows.log import event, open_log
-from flows.stages.lock import Grant, kept, lock_stage
+from flows.stages.lock import Grant, hold_lease, lock_stage
 from flows.tasks import stage
 from flows.workspace import Workspace, now, open_workspace
 
@@ -122,7 +122,7 @@ async def compact(home: str = "", config: str = "") -> list[dict[str, Any]]:
     done = list[Compacted]()
     for row in await asyncio.to_thread(_collections, workspace):
         grant: Grant = await lock_stage(workspace, row["source"] or row["name"], run)
-        async with kept(workspace, run, grant):
+        async with hold_lease(workspace, run, grant):
             done.append(await compact_stage(workspace, row, grant))
         event(run, row["name"], f"compact: {describe(done[-1])}")
         for path in done[-1].damaged:

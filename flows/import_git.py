@@ -9,7 +9,7 @@ from prefect import flow, runtime
 
 from flows.log import event, mask, open_log
 from flows.operations.import_history import import_history, imported_source
-from flows.stages.lock import Grant, kept, lock_stage
+from flows.stages.lock import Grant, hold_lease, lock_stage
 from flows.tasks import stage
 from flows.workspace import open_workspace
 
@@ -47,7 +47,7 @@ async def import_git(
     open_log(workspace.home.log)
     source, fed = imported_source(workspace, path, key, records, collection)
     grant: Grant = await lock_stage(workspace, source.name, run)
-    async with kept(workspace, run, grant):
+    async with hold_lease(workspace, run, grant):
         done: dict[str, Any] = await import_stage(workspace, source, fed, repository, branch, token=grant.token)
     said = f"{done['changed']:,} of {done['versions']:,} versions of {done['path']} in {mask(done['repository'])}"
     event(run, source.name, f"imported {said}")

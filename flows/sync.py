@@ -17,10 +17,10 @@ from autosync.errors import AutoSyncError
 from flows.artifacts import publish
 from flows.log import event, mask, open_log
 from flows.operations.ingest import Ingested
-from flows.operations.overrides import Instead, Replay, Restored
+from flows.operations.overrides import Override, Replay, Restored
 from flows.run_result import Outcome, begin, finish, pending
 from flows.stages.ingest import ingest_stage
-from flows.stages.lock import Grant, kept, lock_stage
+from flows.stages.lock import Grant, hold_lease, lock_stage
 from flows.stages.mirror import mirror_stage
 from flows.stages.notify import notify_stage
 from flows.stages.push import push_stage
@@ -69,9 +69,9 @@ async def sync(
         return await _end(workspace, run, outcome, recorder)
 
 
-async def _stages(workspace: Workspace, source: str, run: str, accept: str, instead: Instead | None) -> Outcome:
+async def _stages(workspace: Workspace, source: str, run: str, accept: str, override: Override | None) -> Outcome:
     outcome = Outcome(source)
-    found = await ingest_stage(workspace, source, run, accept, instead)
+    found = await ingest_stage(workspace, source, run, accept, override)
     outcome.counts, outcome.left_out = found.counts, found.left_out
     if not found.batch and not await asyncio.to_thread(pending, workspace, source):
         return outcome
@@ -80,7 +80,7 @@ async def _stages(workspace: Workspace, source: str, run: str, accept: str, inst
         try:
             async with _lock(workspace, source, run) as grant:
                 if found.batch and grant.state_version != found.state_version:  # another run stored a batch meanwhile
-                    found = await ingest_stage(workspace, source, run, accept, instead)
+                    found = await ingest_stage(workspace, source, run, accept, override)
                     outcome.counts = found.counts
                 if found.batch:
                     stored = await store_stage(workspace, source, found.batch, run, grant.token)
@@ -96,7 +96,7 @@ async def _stages(workspace: Workspace, source: str, run: str, accept: str, inst
 async def _lock(workspace: Workspace, source: str, run: str) -> AsyncIterator[Grant]:
     """The run's place; nobody waits for a service inside: the place is given back first, and taken again afterwards."""
     grant: Grant = await lock_stage(workspace, source, run)
-    async with kept(workspace, run, grant):
+    async with hold_lease(workspace, run, grant):
         with locked():
             yield grant
 

@@ -24,7 +24,7 @@ from blocks.store import batches, ledger
 from blocks.store import staged_batch as staging
 from flows.operations.ingest import Ingested, ingest
 from flows.operations.mirror import Mirrored, mirror
-from flows.operations.overrides import Instead
+from flows.operations.overrides import Override
 from flows.operations.push import Pushed, push
 from flows.operations.store import store
 from flows.operations.verify import verify_all
@@ -138,20 +138,22 @@ class Pipeline:
         path.write_bytes(body)
         return path
 
-    def load(self, accept: str = "", instead: Instead | None = None, source: str = "things", run: str = "") -> Ingested:
+    def load(
+        self, accept: str = "", override: Override | None = None, source: str = "things", run: str = ""
+    ) -> Ingested:
         """ingest and store alone."""
         run = run or str(uuid4())
-        found = ingest(self.workspace, source, run, accept, instead)
+        found = ingest(self.workspace, source, run, accept, override)
         if found.batch:
             with self.workspace.database() as db:
                 token = ledger.grant(db, f"source {source}", run, now=now())
             store(self.workspace, source, found.batch, run, token)
         return found
 
-    def run(self, accept: str = "", instead: Instead | None = None, source: str = "things") -> Result:
+    def run(self, accept: str = "", override: Override | None = None, source: str = "things") -> Result:
         """ingest, store, mirror, push; raises what a stage raises."""
         run = str(uuid4())
-        found = self.load(accept, instead, source, run)
+        found = self.load(accept, override, source, run)
         mirrored = mirror(self.workspace, source)
         return Result(found, mirrored, push(self.workspace, source, run, mirrored.root))
 

@@ -85,7 +85,7 @@ class Context(NamedTuple):
 
 
 class Known(Protocol):
-    """What change detection knows of an input from last time, so that it needn't be read (autosync's Sifter)."""
+    """What change detection knows of an input from last time, so that it needn't be read (`ChangeDetector`)."""
 
     def known(self, parts: Sequence[bytes], /) -> Sequence[bool]:
         """Take the packed row hashes of files whose content is as it was; for each whether it could, else read it."""

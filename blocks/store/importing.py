@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from autosync.change_detection import Block, Refusal, Sifter, Staged
+from autosync.change_detection import Block, ChangeDetector, Refusal, Staged
 from autosync.errors import ConfigError, SourceError
 from autosync.policy import Counts
-from autosync.row_hashes import Seen, merge, update_bucket
+from autosync.row_hashes import RowHashes, merge, update_bucket
 from autosync.settings import Source
 from blocks.store import batches
 from blocks.store import row_hashes as hashes
@@ -193,7 +193,7 @@ class _Importing:
         self.done.versions += 1
         rows = _Rows()
         try:
-            staged = self._sift(version, rows)
+            staged = self._detect_all(version, rows)
         except SourceError as error:
             reason = f"{error.what} ({error.where})" if error.where else error.what
             self.done.skipped.append(SkippedVersion(version.commit, iso(version.time), reason))
@@ -208,11 +208,11 @@ class _Importing:
         self.done.refused = list(self.refused.values())
         return self.done
 
-    def _sift(self, version: Version, rows: _Rows) -> Staged:
-        sifter = Sifter(self.source, Seen([self.seen], self.seed), self._lookup, rows)
+    def _detect_all(self, version: Version, rows: _Rows) -> Staged:
+        detector = ChangeDetector(self.source, RowHashes([self.seen], self.seed), self._lookup, rows)
         for block in version.blocks:
-            sifter.block(block)
-        return sifter.finish(
+            detector.block(block)
+        return detector.finish(
             rows.read,
             partial(batches.live, self.db, self.collection),
             self.done.records,

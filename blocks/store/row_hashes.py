@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from autosync.row_hashes import BUCKETS, ENTRY, Entries, Recs, Seen, in_buckets, merge, update_bucket
+from autosync.row_hashes import BUCKETS, ENTRY, Entries, Recs, RowHashes, in_buckets, merge, update_bucket
 from blocks.store.schema import Db
 
 MOST_PATCHES = 64
 PATCHED_SHARE = 8  # one in so many entries of the buckets, at most
 
 
-def kept(db: Db, source: str, seed: int) -> Seen:
+def kept(db: Db, source: str, seed: int) -> RowHashes:
     """The hashes of the rows that the source showed last time."""
     patch = merge([*_patches(db, source), _none()])
     size = db.execute("SELECT coalesce(sum(length(data)), 0) FROM seen WHERE source = ?", [source]).fetchone()[0]
     buckets = (_bucket(db, source, n, part) for n, part in enumerate(in_buckets(patch)))
-    return Seen(buckets, seed, size // ENTRY.itemsize)
+    return RowHashes(buckets, seed, size // ENTRY.itemsize)
 
 
 def update(db: Db, source: str, lost: Entries, fresh: Entries) -> None:

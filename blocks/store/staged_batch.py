@@ -91,7 +91,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 
 class Stage:
-    """The rows of a batch while they are sifted: their ids and their canonical forms, one a line in a file each.
+    """The rows of a batch while changes are detected: their ids and their canonical forms, one a line in a file each.
 
     An id has no control characters, canonical JSON no raw newline.
     """

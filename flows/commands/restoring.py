@@ -70,7 +70,7 @@ def _apply(
     from flows.operations.overrides import Restored
     from flows.operations.restore import parse_moment
 
-    instead = Restored(as_of=as_of, place=parse_copy(copy_name))
+    override = Restored(as_of=as_of, place=parse_copy(copy_name))
     if as_of:
         parse_moment(as_of)
     source = next((source for source in here.settings.source if source.into == collection), None)
@@ -84,14 +84,14 @@ def _apply(
             ),
         )
     if plan_only or not as_json:
-        found = plan_of(here, source.name, instead)
+        found = plan_of(here, source.name, override)
         if plan_only and as_json:
             print_json({"plans": [found]})
         else:
             print_plan(found)
         if plan_only or found["outcome"] == "failed" or (found["outcome"] == "refused" and not accept):
             raise typer.Exit({"failed": 1, "refused": 3}.get(found["outcome"], 0))
-    results: list[dict[str, Any]] = run_all(here, [source.name], accept, restored=instead.model_dump())
+    results: list[dict[str, Any]] = run_all(here, [source.name], accept, restored=override.model_dump())
     if as_json:
         print_json({"runs": results})
     else:

@@ -161,16 +161,16 @@ def plan(names: Names = None, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if "failed" in outcomes else 3 if "refused" in outcomes else 0)
 
 
-def plan_of(here: Workspace, name: str, instead: Any = None) -> dict[str, Any]:
+def plan_of(here: Workspace, name: str, override: Any = None) -> dict[str, Any]:
     """What a sync would do, as `plan --json` prints it.
 
     Args:
-        instead: What it would take instead of the source (flows.operations.overrides).
+        override: What it would take instead of the source (flows.operations.overrides).
     """
     from flows.operations.plan import describe
 
     try:
-        return describe(here, name, instead)
+        return describe(here, name, override)
     except Refused as error:
         return {"source": name, "outcome": "refused", "error": str(error)}
     except AutoSyncError as error:

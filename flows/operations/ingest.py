@@ -12,9 +12,9 @@ from uuid import uuid4
 import msgspec
 
 from autosync.block_settings import source_block
-from autosync.change_detection import Block, Sifter, Staged
+from autosync.change_detection import Block, ChangeDetector, Staged
 from autosync.policy import Counts, guard_deletes, guard_input
-from autosync.row_hashes import Seen, rules_version
+from autosync.row_hashes import RowHashes, rules_version
 from autosync.settings import Source
 from blocks.sources.parser_process import ProcessParser
 from blocks.sources.reader import Content, Context, Previous, Unchanged, left_out
@@ -24,7 +24,7 @@ from blocks.store import file_states as parts
 from blocks.store import row_hashes as hashes
 from blocks.store import staged_batch as staging
 from blocks.store.schema import Db
-from flows.operations.overrides import Input, Instead, Restored, accepted, open_instead
+from flows.operations.overrides import Input, Override, Restored, accepted, open_override
 from flows.operations.quality import VALIDATOR, check_dataset
 from flows.progress import progress
 from flows.workspace import Workspace, now
@@ -50,7 +50,7 @@ class Attempt:
         folder: Where the batch is staged.
         state: What the store keeps of the source.
         rules: The version of the source's rules.
-        instead: What to take instead of the source.
+        override: What to take instead of the source.
         accept: The code of an input that may pass a guard.
     """
 
@@ -60,7 +60,7 @@ class Attempt:
     folder: Path
     state: batches.SourceState
     rules: str
-    instead: Instead | None = None
+    override: Override | None = None
     accept: str = ""
 
     def previous(self) -> Previous:
@@ -71,10 +71,10 @@ class Attempt:
         digest = state.digest if state.fingerprint else ""
         return Previous(state.fingerprint, digest, state.seed, partial(parts.kept, self.db, self.source.name))
 
-    def seen(self) -> Seen:
+    def seen(self) -> RowHashes:
         """The rows that the source showed last time, as far as its rules are the same and nothing else is taken."""
-        if self.state.rules != self.rules or self.instead is not None:
-            return Seen([], self.state.seed)
+        if self.state.rules != self.rules or self.override is not None:
+            return RowHashes([], self.state.seed)
         return hashes.kept(self.db, self.source.name, self.state.seed)
 
 
@@ -86,12 +86,12 @@ class Detected(NamedTuple):
     staged: Staged
 
 
-def ingest(workspace: Workspace, name: str, run: str, accept: str = "", instead: Instead | None = None) -> Ingested:
+def ingest(workspace: Workspace, name: str, run: str, accept: str = "", override: Override | None = None) -> Ingested:
     """Stage what changed in a source.
 
     Args:
         accept: The code of an input that may pass a guard.
-        instead: What to take instead of the source.
+        override: What to take instead of the source.
 
     Raises:
         SourceError: The source can't be read or isn't JSON; nothing was changed.
@@ -102,24 +102,24 @@ def ingest(workspace: Workspace, name: str, run: str, accept: str = "", instead:
     staging.discard_stale(workspace.home.staging, now() - 86_400)
     with workspace.database() as db, ExitStack() as unless_staged:
         unless_staged.callback(staging.discard, folder)
-        attempt = begin(workspace, db, source, folder, instead, accept)
+        attempt = begin(workspace, db, source, folder, override, accept)
         batch = examine(attempt, workspace.home.path / VALIDATOR, workspace.home.quality / source.name)
         if isinstance(batch, Unchanged):
             return _unchanged(attempt, batch.fingerprint.text())
-        whole = instead is None and source.mode == "snapshot"
+        whole = override is None and source.mode == "snapshot"
         ledger.quarantine(db, source.name, run, batch.staged.refused, now=now(), whole=whole)
-        check_guards(batch, source, accept, instead)
+        check_guards(batch, source, accept, override)
         staging.save(folder, batch.ticket, batch.staged)
         unless_staged.pop_all()
     return _ingested(attempt, batch.ticket)
 
 
 def begin(
-    workspace: Workspace, db: Db, source: Source, folder: Path, instead: Instead | None = None, accept: str = ""
+    workspace: Workspace, db: Db, source: Source, folder: Path, override: Override | None = None, accept: str = ""
 ) -> Attempt:
     """An attempt to ingest a source, with what the store keeps of it."""
     return Attempt(
-        workspace, db, source, folder, batches.state(db, source.name), rules_version(source), instead, accept
+        workspace, db, source, folder, batches.state(db, source.name), rules_version(source), override, accept
     )
 
 
@@ -141,8 +141,8 @@ def examine(attempt: Attempt, validator: Path, docs: Path) -> Unchanged | stagin
 def look(attempt: Attempt) -> Unchanged | Input:
     """Look whether the source changed; what is taken instead of it counts as changed."""
     workspace, source = attempt.workspace, attempt.source
-    if attempt.instead is not None:
-        return open_instead(workspace, attempt.db, source, attempt.instead)
+    if attempt.override is not None:
+        return open_override(workspace, attempt.db, source, attempt.override)
     context = Context(workspace.base, attempt.folder, workspace.own, request_headers(workspace, source))
     looked = reader_of(source, context).look(attempt.previous())
     return looked if isinstance(looked, Unchanged) else Input(source, looked, "source")
@@ -153,14 +153,14 @@ def detect(attempt: Attempt, given: Input) -> Unchanged | Detected:
     db, source = attempt.db, given.source
     collection = batches.collection_id(db, source.into)
     with closing(staging.Stage(attempt.folder)) as writer, closing(ProcessParser(source, attempt.folder)) as parser:
-        sifter = Sifter(source, attempt.seen(), partial(batches.lookup, db, collection), writer, parser)
-        for block in progress(f"ingest {source.name}", given.reading.blocks(sifter), size=_size):
-            sifter.block(block)
+        detector = ChangeDetector(source, attempt.seen(), partial(batches.lookup, db, collection), writer, parser)
+        for block in progress(f"ingest {source.name}", given.reading.blocks(detector), size=_size):
+            detector.block(block)
         content = given.reading.content()
         if content.fingerprint is not None and content.digest == attempt.previous().digest:
             return Unchanged(content.fingerprint)  # files that were only touched
         staging.save_parts(attempt.folder, content.files)
-        staged = sifter.finish(
+        staged = detector.finish(
             writer.read,
             partial(batches.live, db, collection),
             batches.record_count(db, source.into),
@@ -200,7 +200,7 @@ def ticket_of(attempt: Attempt, detected: Detected) -> staging.Ticket:
         fields=[list(path) for path in staged.fields],
         deletes_withheld=staged.deletes_withheld,
         repeated=staged.repeated,
-        replayed=accepted(attempt.db, attempt.instead, staged),
+        replayed=accepted(attempt.db, attempt.override, staged),
     )
 
 
@@ -212,11 +212,11 @@ def _fingerprint(content: Content, staged: Staged) -> str:
     return (content.fingerprint.with_lines(content.lines) if grows else content.fingerprint).text()
 
 
-def check_guards(batch: staging.Batch, source: Source, accept: str, instead: Instead | None = None) -> None:
+def check_guards(batch: staging.Batch, source: Source, accept: str, override: Override | None = None) -> None:
     """Raise Refused when the batch needs somebody's word first."""
     ticket, refused = batch.ticket, len(batch.staged.refused)
     guard_input(ticket.rows, refused, source.guard, source=source.name, accept=accept, code=ticket.code)
-    again = instead.command(ticket.collection) if isinstance(instead, Restored) else ""
+    again = override.command(ticket.collection) if isinstance(override, Restored) else ""
     guard_deletes(
         ticket.counts.deleted,
         ticket.before,

@@ -41,7 +41,7 @@ class Restored(BaseModel, frozen=True):
         return f"autosync restore {collection}{as_of} --from {self.place} --apply"
 
 
-Instead = Replay | Restored
+Override = Replay | Restored
 
 
 class Input(NamedTuple):
@@ -72,27 +72,27 @@ class GivenRows(Reading):
         return Content(self._digest, None)
 
 
-def open_instead(workspace: Workspace, db: Db, source: Source, instead: Instead) -> Input:
+def open_override(workspace: Workspace, db: Db, source: Source, override: Override) -> Input:
     """Open what is taken instead of a source.
 
     Rows from quarantine are checked as ever and leave the other records alone. A collection as it was passed its
     checks then, and is taken whole: what is not in it is deleted.
     """
-    if isinstance(instead, Replay):
+    if isinstance(override, Replay):
         source = msgspec.structs.replace(source, mode="upsert")
-        return Input(source, GivenRows(partial(_replayed, db, instead), f"replay{instead.items}"), "replay")
+        return Input(source, GivenRows(partial(_replayed, db, override), f"replay{override.items}"), "replay")
     source = msgspec.structs.replace(source, mode="snapshot", expect=Expect())
-    past = read_past(workspace, db, source.into, instead.as_of, instead.place)
-    digest = blake2b(f"{source.into} {instead.place} {past.seq}".encode()).hexdigest()
+    past = read_past(workspace, db, source.into, override.as_of, override.place)
+    digest = blake2b(f"{source.into} {override.place} {past.seq}".encode()).hexdigest()
     return Input(source, GivenRows(partial(_restored, past.lines, past.seq), digest), "restore")
 
 
-def accepted(db: Db, instead: Instead | None, staged: Staged) -> list[int]:
+def accepted(db: Db, override: Override | None, staged: Staged) -> list[int]:
     """Quarantine items whose text was not refused again."""
-    if not isinstance(instead, Replay):
+    if not isinstance(override, Replay):
         return []
     refused = {refusal.raw for refusal in staged.refused}
-    return [row["item"] for row in _items(db, instead) if _raw(row, instead) not in refused]
+    return [row["item"] for row in _items(db, override) if _raw(row, override) not in refused]
 
 
 def _restored(lines: Iterator[bytes], seq: int) -> Iterator[Block]:

@@ -15,19 +15,19 @@ from blocks.store import batches
 from blocks.store import staged_batch as staging
 from blocks.store.schema import Db, connect
 from flows.operations.ingest import begin, check_guards, examine
-from flows.operations.overrides import Instead
+from flows.operations.overrides import Override
 from flows.operations.quality import VALIDATOR
 from flows.workspace import Workspace
 
 SHOWN = 20
 
 
-def describe(workspace: Workspace, name: str, instead: Instead | None = None) -> dict[str, Any]:
+def describe(workspace: Workspace, name: str, override: Override | None = None) -> dict[str, Any]:
     """The plan for a source: outcome, counts, first changes with the fields that differ, refused rows, and what it
     doesn't look at.
 
     Args:
-        instead: What would be taken instead of the source.
+        override: What would be taken instead of the source.
 
     Raises:
         SourceError: The source can't be read.
@@ -37,13 +37,13 @@ def describe(workspace: Workspace, name: str, instead: Instead | None = None) ->
         exists = workspace.home.database.exists()
         db = connect(workspace.home.database, read_only=True) if exists else connect(Path(folder) / "empty.db")
         try:
-            return _describe(workspace, db, source, Path(folder) / "batch", instead)
+            return _describe(workspace, db, source, Path(folder) / "batch", override)
         finally:
             db.close()
 
 
-def _describe(workspace: Workspace, db: Db, source: Source, folder: Path, instead: Instead | None) -> dict[str, Any]:
-    batch = examine(begin(workspace, db, source, folder, instead), folder.parent / VALIDATOR, folder.parent)
+def _describe(workspace: Workspace, db: Db, source: Source, folder: Path, override: Override | None) -> dict[str, Any]:
+    batch = examine(begin(workspace, db, source, folder, override), folder.parent / VALIDATOR, folder.parent)
     if isinstance(batch, Unchanged):
         return {"source": source.name, "outcome": "unchanged", "left_out": left_out(batch.fingerprint.text())}
     ticket, staged = batch.ticket, batch.staged
@@ -62,7 +62,7 @@ def _describe(workspace: Workspace, db: Db, source: Source, folder: Path, instea
         "error": None,
     }
     try:
-        check_guards(batch, source, "", instead)
+        check_guards(batch, source, "", override)
     except Refused as error:
         result |= {"outcome": "refused", "error": str(error)}
     return result

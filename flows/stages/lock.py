@@ -161,7 +161,7 @@ def _abandon(workspace: Workspace, run: str) -> None:
 lock_stage = async_stage("lock", "Take the run's place: leases on the global limits, and a fencing token.")(take)
 
 
-async def give_back(workspace: Workspace, run: str, grant: Grant) -> None:
+async def release_lease(workspace: Workspace, run: str, grant: Grant) -> None:
     """Release the lease and note that the place is free; an expired lease is fine.
 
     When the server can't be told, the row stays and the next run releases the lease.
@@ -187,7 +187,7 @@ async def give_back(workspace: Workspace, run: str, grant: Grant) -> None:
 
 
 @asynccontextmanager
-async def kept(workspace: Workspace, run: str, grant: Grant) -> AsyncIterator[None]:
+async def hold_lease(workspace: Workspace, run: str, grant: Grant) -> AsyncIterator[None]:
     """Keep a place while the stages inside run: renew the lease, and stop when it was lost.
 
     Raises:
@@ -218,4 +218,4 @@ async def kept(workspace: Workspace, run: str, grant: Grant) -> AsyncIterator[No
         renewal.cancel()
         with suppress(asyncio.CancelledError):
             await renewal
-        await give_back(workspace, run, grant)
+        await release_lease(workspace, run, grant)

@@ -95,7 +95,7 @@ def test_a_corrected_row_comes_out_of_quarantine(place: Pipeline) -> None:
     service = Service(place.folder)
     item = service.json("quarantine", "list")["items"][0]
     assert item["id"] == "d"
-    place.run(instead=Replay(items=[item["item"]], text='{"id": "d", "n": 30}'))
+    place.run(override=Replay(items=[item["item"]], text='{"id": "d", "n": 30}'))
     assert place.records()["d"] == '{"id":"d","n":30}'
     assert service.json("quarantine", "list")["items"] == []
 

@@ -177,10 +177,10 @@ def test_apply_writes_a_state_back_as_ordinary_changes(place: Pipeline, source: 
     after = {"b": record("b", 1), "c": record("c", 2), "d": record("d", 2)}
     seq = sync(place, before)
     newest = sync(place, after)
-    instead = Restored(as_of=str(seq), place=source)  # type: ignore[arg-type]  # one of the three
-    plan = describe(place.workspace, "things", instead)
+    override = Restored(as_of=str(seq), place=source)  # type: ignore[arg-type]  # one of the three
+    plan = describe(place.workspace, "things", override)
     assert [plan[name] for name in ("inserted", "updated", "deleted")] == [1, 1, 1]
-    done = place.run(instead=instead)
+    done = place.run(override=override)
     assert (done.found.counts.inserted, done.found.counts.updated, done.found.counts.deleted) == (1, 1, 1)
     assert place.records() == {id: canonical(one).decode() for id, one in before.items()}
     assert place.verify()["equal"]
@@ -195,7 +195,7 @@ def test_after_apply_the_source_has_its_say_again(place: Pipeline) -> None:
     sync(place, {id: record(id, 1) for id in "abc"})
     after = {"b": record("b", 1), "c": record("c", 2), "d": record("d", 2)}
     sync(place, after)
-    place.run(instead=Restored(as_of="3"))
+    place.run(override=Restored(as_of="3"))
     place.run()
     assert place.records() == {id: canonical(one).decode() for id, one in after.items()}
 
@@ -206,9 +206,9 @@ def test_apply_obeys_the_delete_guard(place: Pipeline) -> None:
     sync(place, many(1))
     place.configure(guard={"max_delete": 0.1})
     with pytest.raises(Refused, match=r"autosync restore things --as-of 1 --from store --apply --accept") as caught:
-        place.run(instead=Restored(as_of="1"))
+        place.run(override=Restored(as_of="1"))
     code = str(caught.value).rsplit("--accept ", 1)[1].split()[0].rstrip(".")
-    assert place.run(accept=code, instead=Restored(as_of="1")).found.counts.deleted == 300
+    assert place.run(accept=code, override=Restored(as_of="1")).found.counts.deleted == 300
 
 
 def test_apply_takes_records_that_todays_checks_would_refuse(place: Pipeline) -> None:
@@ -216,7 +216,7 @@ def test_apply_takes_records_that_todays_checks_would_refuse(place: Pipeline) ->
     sync(place, {"a": record("a", 1), "b": record("b", 100)})
     sync(place, {"a": record("a", 1)})
     place.configure(guard={"max_delete": 1.0}, expect={"ranges": {"/n": [0, 10]}})
-    assert place.run(instead=Restored(as_of="2")).found.counts.inserted == 1
+    assert place.run(override=Restored(as_of="2")).found.counts.inserted == 1
     assert set(place.records()) == {"a", "b"}
 
 

@@ -226,7 +226,7 @@ def test_a_replayed_row_lets_the_source_have_its_say(place: Pipeline) -> None:
     place.load()
     with place.workspace.database() as db:
         number = ledger.open_items(db)[0]["item"]
-    assert place.load(instead=Replay(items=[number], text='{"id":"a","n":5}')).counts.inserted == 1
+    assert place.load(override=Replay(items=[number], text='{"id":"a","n":5}')).counts.inserted == 1
     with place.workspace.database() as db:
         assert ledger.item(db, number)["state"] == "replayed"  # type: ignore[index]
     assert place.load().counts.changed == 0
@@ -250,7 +250,7 @@ def test_a_replayed_row_does_not_outlive_an_accepted_one(place: Pipeline, locati
     os.utime(place.write('[{"id":"a","n":1},{"id":"b","n":1}]', name), (1, 1))
     place.load()
     assert place.load().batch == ""
-    assert place.load(instead=Replay(items=[number], text='{"id":"a","n":5}')).counts.updated == 1
+    assert place.load(override=Replay(items=[number], text='{"id":"a","n":5}')).counts.updated == 1
     assert place.load().counts.updated == 1
     assert place.records()["a"] == '{"id":"a","n":1}'
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autosync import records
 from autosync import row_hashes as seen
-from autosync.row_hashes import ENTRY, Entries, Seen, in_buckets, merge, raw_digests, rules_version, update_bucket
+from autosync.row_hashes import ENTRY, Entries, RowHashes, in_buckets, merge, raw_digests, rules_version, update_bucket
 from autosync.settings import Expect, Guard, Source
 
 HALF = st.one_of(st.integers(0, 3), st.sampled_from([2**56, 2**56 - 1, 255 << 56, 2**63, 2**64 - 1]))
@@ -49,7 +49,7 @@ def test_find_is_a_dict(small: int, kept: list[tuple[int, int]], asked: list[tup
     known = table(kept)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(seen, "SMALL", small)
-        places = Seen([known.entries.tobytes()], 0).find(entries_of(asked))
+        places = RowHashes([known.entries.tobytes()], 0).find(entries_of(asked))
     found = [int(known.entries["rec"][place]) if place >= 0 else None for place in places]
     assert found == [known.plain.get(pair) for pair in asked]
 
@@ -60,7 +60,7 @@ def test_buckets_join_to_what_was_cut(hashes: list[tuple[int, int]]) -> None:
     entries = table(hashes).entries
     parts = in_buckets(entries)
     assert len(parts) == seen.BUCKETS
-    joined = Seen([part.tobytes() for part in parts], 0)
+    joined = RowHashes([part.tobytes() for part in parts], 0)
     assert joined.entries(np.arange(len(joined))).tobytes() == entries.tobytes()
     for number, part in enumerate(parts):
         assert all(int(hi) >> 56 == number for hi in part["hi"])
@@ -87,7 +87,7 @@ def test_merged_parts_are_all_their_hashes_in_order(one: list[tuple[int, int]], 
     apart = list({hi: (hi, lo) for hi, lo in one}.values())
     assert len(merge([entries_of(apart), entries_of(apart)])) == len(apart)
     assert list(merged["hi"]) == sorted(merged["hi"])
-    assert (Seen([merged.tobytes()], 0).find(entries_of(one + two)) >= 0).all()
+    assert (RowHashes([merged.tobytes()], 0).find(entries_of(one + two)) >= 0).all()
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=10), st.integers(0, 2**62), st.integers(0, 2**62))

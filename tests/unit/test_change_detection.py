@@ -1,4 +1,4 @@
-"""Sifting: what a batch does, decided from raw rows, what was seen last time and the stored hashes."""
+"""Change detection: what a batch does, decided from raw rows, their hashes of last time and the stored records."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosync.change_detection import Block, Sifter, Staged
+from autosync.change_detection import Block, ChangeDetector, Staged
 from autosync.errors import SourceError
 from autosync.records import Pointer, parse
-from autosync.row_hashes import Recs, Seen, merge, update_bucket
+from autosync.row_hashes import Recs, RowHashes, merge, update_bucket
 from autosync.settings import Expect, Source
 
 SEED = 7
@@ -28,7 +28,7 @@ class Table:
     source: Source = field(default_factory=lambda: Source(name="s", location="s.json", key="/id"))
     recs: dict[str, int] = field(default_factory=dict)
     docs: dict[str, bytes] = field(default_factory=dict)
-    seen: Seen = field(default_factory=lambda: Seen([], SEED))
+    seen: RowHashes = field(default_factory=lambda: RowHashes([], SEED))
     lines: list[tuple[str, bytes]] = field(default_factory=list)
 
     def write(self, ids: bytes, docs: bytes) -> None:
@@ -52,17 +52,17 @@ class Table:
                 found[text] = (self.recs[id], id)
         return found
 
-    def sift(self, rows: Sequence[bytes], size: int = 3) -> Staged:
-        """Sift raw rows in blocks of a size."""
+    def detect(self, rows: Sequence[bytes], size: int = 3) -> Staged:
+        """Detect changes in raw rows, in blocks of a size."""
         self.lines = []
-        sifter = Sifter(self.source, self.seen, self.lookup, self)
+        detector = ChangeDetector(self.source, self.seen, self.lookup, self)
         for block in blocks(rows, size):
-            sifter.block(block)
-        return sifter.finish(self.read, self.live, len(self.docs), self.holders)
+            detector.block(block)
+        return detector.finish(self.read, self.live, len(self.docs), self.holders)
 
     def take(self, rows: Sequence[bytes | dict[str, Any]]) -> Staged:
-        """Sift and apply."""
-        staged = self.sift([row if isinstance(row, bytes) else msgspec.json.encode(row) for row in rows])
+        """Detect and apply."""
+        staged = self.detect([row if isinstance(row, bytes) else msgspec.json.encode(row) for row in rows])
         entries = staged.entries.copy()
         for n, (id, doc) in enumerate(self.lines):
             if n not in staged.skip:
@@ -74,7 +74,7 @@ class Table:
             del self.docs[by_rec[rec]]
         fresh = merge([staged.same, entries[entries["rec"] > 0]])
         before = self.seen.entries(np.arange(len(self.seen))).tobytes()
-        self.seen = Seen([update_bucket(before, staged.lost, fresh)], SEED)
+        self.seen = RowHashes([update_bucket(before, staged.lost, fresh)], SEED)
         return staged
 
 
@@ -277,7 +277,7 @@ def test_sifting_is_the_plain_comparison(inputs: list[list[tuple[str, int, bytes
 def test_blocks_make_no_difference(numbers: list[int], size: int) -> None:
     """However the input is cut into blocks, the batch is the same, and rows are named by their place in the input."""
     rows = [b'{"id":%d,"n":%d}' % (n % 7, n // 7) for n in numbers]
-    one, other = table().sift(rows, len(rows)), table().sift(rows, size)
+    one, other = table().detect(rows, len(rows)), table().detect(rows, size)
     assert (one.inserted, one.repeated, sorted(one.refused)) == (other.inserted, other.repeated, sorted(other.refused))
     assert all(rows[int(refusal.place.removeprefix("row "))] == refusal.raw for refusal in one.refused)
 
