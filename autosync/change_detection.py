@@ -1,4 +1,4 @@
-"""Change detection: which rows of an input are unchanged, new, updated, gone or refused. Decides; writes nothing itself.
+"""Change detection: which rows of an input are unchanged, new, updated, gone or refused. Decides; writes nothing.
 
 Unchanged rows are recognised by a keyed hash of their raw bytes and never parsed. The others are
 parsed, keyed, checked and compared with the stored hash of the record with their id.
