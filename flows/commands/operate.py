@@ -37,7 +37,7 @@ def up(
 
 @app.command(epilog=examples("autosync health", "autosync health --json"))
 def health(as_json: AsJson = False) -> None:
-    """One row a module, each tried: from the server and the database to the disk and freshness."""
+    """One row a module, each tried: from the server to freshness."""
     from flows.prefect_server import prepare
 
     here = workspace()
