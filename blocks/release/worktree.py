@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from autosync.errors import AutoSyncError, ConfigError, RemoteError, RemoteMoved
+from blocks.repository.git_process import git_error, run_git
 
 __all__ = ["WorkTree"]
 
@@ -88,8 +89,8 @@ class WorkTree:
         sha = self._commit(files, message, base)
         if self.push:
             done = self._run("push", "--porcelain", "--quiet", REMOTE, f"{sha}:refs/heads/{branch}")
-            if done.returncode:
-                raise self._refused(done.stdout + done.stderr, branch)
+            if done.status:
+                raise self._refused(done.text + done.complaint, branch)
         else:
             self.git("update-ref", f"refs/heads/{branch}", sha, base)
             self.git("checkout", "--quiet", sha, "--", *files)
@@ -98,9 +99,9 @@ class WorkTree:
     def git(self, *args: str, stdin: str | None = None, index: str = "") -> str:
         """Run git; its output without the last line feed. RemoteError when it fails."""
         done = self._run(*args, stdin=stdin, index=index)
-        if done.returncode:
-            raise self._error(done.stderr)
-        return done.stdout.rstrip("\n")
+        if done.status:
+            raise self._error(done.complaint)
+        return done.text.rstrip("\n")
 
     def _commit(self, files: Mapping[str, str], message: str, base: str) -> str:
         with tempfile.TemporaryDirectory(prefix="autosync-index-") as folder:
@@ -127,31 +128,26 @@ class WorkTree:
 
     def _try(self, *args: str) -> str:
         done = self._run(*args)
-        return "" if done.returncode else done.stdout.rstrip("\n")
+        return "" if done.status else done.text.rstrip("\n")
 
-    def _run(self, *args: str, stdin: str | None = None, index: str = "") -> subprocess.CompletedProcess[str]:
+    def _run(self, *args: str, stdin: str | None = None, index: str = "") -> _Ended:
         env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or "SSH" in k or "CONFIG" in k}
         env |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"} | ({"GIT_INDEX_FILE": index} if index else {})
-        env |= {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in WHO.items()}
-        try:
-            return subprocess.run(
-                ["git", *args],
-                cwd=self.folder,
-                env=env,
-                input=stdin or "",
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=self.timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise RemoteError(f"git {args[0]} took longer than {self.timeout:.0f} s", where=str(self.folder)) from None
-        except FileNotFoundError:
-            raise ConfigError("the git program was not found", todo="install git, then run again") from None
+        env |= {f"GIT_{role}_{field}": value for role in ("AUTHOR", "COMMITTER") for field, value in WHO.items()}
+        done = run_git(["git", *args], env=env, timeout=self.timeout, cwd=self.folder, stdin=(stdin or "").encode())
+        if done is None:
+            raise self._error(f"timed out after {self.timeout:.0f} s in git {args[0]}")
+        return _Ended(done.returncode, *(end.decode("utf-8", "replace") for end in (done.stdout, done.stderr)))
 
     def _error(self, said: str) -> AutoSyncError:
-        last = next((line for line in reversed(said.splitlines()) if line.strip()), "git gave no reason").strip()
         if "not a git repository" in said:
             return ConfigError("this folder is not a Git repository", where=str(self.folder), todo="run it in a clone")
-        return RemoteError(f"git says: {last}", where=str(self.folder), todo="see that git may write there")
+        return git_error(said, str(self.folder), "what git had written before, and the working copy's files")
+
+
+class _Ended(NamedTuple):
+    """How a git command ended: exit status, output, complaint."""
+
+    status: int
+    text: str
+    complaint: str

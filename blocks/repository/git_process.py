@@ -6,15 +6,15 @@ import base64
 import os
 import re
 import subprocess
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from autosync.errors import ConfigError, RemoteError, RemoteUnavailable
 
-__all__ = ["GitProcess", "Object", "is_address", "no_git", "without_login"]
+__all__ = ["GitProcess", "Object", "git_error", "is_address", "no_git", "run_git", "without_login"]
 
 NAMES_BYTES = 16_384
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:")
@@ -109,14 +109,10 @@ class GitProcess:
 
     def _run(self, *args: str, anywhere: bool = False) -> subprocess.CompletedProcess[bytes]:
         command = self._command(*args, anywhere=anywhere)
-        try:
-            options: dict[str, Any] = {"env": self._settings(), "timeout": self._timeout, "capture_output": True}
-            options["umask"] = self._umask
-            return subprocess.run(command, stdin=subprocess.DEVNULL, check=False, **options)
-        except FileNotFoundError:
-            raise no_git() from None
-        except subprocess.TimeoutExpired:
-            raise self._error(f"timed out after {self._timeout:.0f} s in git {args[0]}".encode()) from None
+        done = run_git(command, env=self._settings(), timeout=self._timeout, umask=self._umask)
+        if done is None:
+            raise self._error(f"timed out after {self._timeout:.0f} s in git {args[0]}".encode())
+        return done
 
     def _git(self, *args: str, anywhere: bool = False) -> bytes:
         done = self._run(*args, anywhere=anywhere)
@@ -140,21 +136,46 @@ class GitProcess:
         return env
 
     def _error(self, stderr: bytes) -> RemoteError:
-        said = stderr.decode("utf-8", "replace").replace(self._login or "\0", "***").strip()
-        last = next((line for line in reversed(said.splitlines()) if line.strip()), "git gave no reason")
-        what, where = f"git says: {last.strip()}", self.address
-        if _FULL.search(said):
-            return RemoteError("The disk is full", where=where, kept=self._kept, todo="free some space, then run again")
-        if _DENIED.search(said):
-            return RemoteError(
-                what, where=where, kept=self._kept, todo="give a user name and password or key that may write"
-            )
-        if _LATER.search(said):
-            todo = "wait and run again; a .lock file that stays while no git runs can be removed"
-            return RemoteUnavailable(what, where=where, kept=self._kept, todo=todo)
-        return RemoteError(
-            what, where=where, kept=self._kept, todo="see that the repository is whole and may be written"
+        said = stderr.decode("utf-8", "replace").replace(self._login or "\0", "***")
+        return git_error(said, self.address, self._kept)
+
+
+def run_git(
+    command: list[str],
+    *,
+    env: Mapping[str, str],
+    timeout: float,
+    umask: int = -1,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+) -> subprocess.CompletedProcess[bytes] | None:
+    """Run a git command to its end; None when that takes longer than `timeout` seconds.
+
+    Raises:
+        ConfigError: There is no git program.
+    """
+    try:
+        return subprocess.run(
+            command, env=env, timeout=timeout, umask=umask, cwd=cwd, input=stdin, capture_output=True, check=False
         )
+    except FileNotFoundError:
+        raise no_git() from None
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def git_error(said: str, where: str, kept: str) -> RemoteError:
+    """What git said as an error of ours: whether a retry can help, and what people can do."""
+    last = next((line for line in reversed(said.strip().splitlines()) if line.strip()), "git gave no reason")
+    what = f"git says: {last.strip()}"
+    if _FULL.search(said):
+        return RemoteError("The disk is full", where=where, kept=kept, todo="free some space, then run again")
+    if _DENIED.search(said):
+        return RemoteError(what, where=where, kept=kept, todo="give a user name and password or key that may write")
+    if _LATER.search(said):
+        todo = "wait and run again; a .lock file that stays while no git runs can be removed"
+        return RemoteUnavailable(what, where=where, kept=kept, todo=todo)
+    return RemoteError(what, where=where, kept=kept, todo="see that the repository is whole and may be written")
 
 
 def is_address(text: str) -> bool:
