@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autosync.errors import AutoSyncError, ConfigError, RemoteError, RemoteMoved
-from blocks.repository.git_process import git_error, run_git
+from blocks.git_process import git_error, run_git
 
 __all__ = ["WorkTree"]
 

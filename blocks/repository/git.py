@@ -16,8 +16,8 @@ from pathlib import Path
 
 from autosync.errors import ConfigError, RemoteError, RemoteMoved, RemoteUnavailable
 from autosync.ports import Commit, Head
+from blocks.git_process import GitProcess, is_address, without_login
 from blocks.private_files import original_umask
-from blocks.repository.git_process import GitProcess, is_address, without_login
 
 __all__ = ["GitRepository", "check_path", "trailers_of"]
 

@@ -16,7 +16,7 @@ from autosync.array_versions import ArrayReader
 from autosync.change_detection import Block
 from autosync.errors import ConfigError, RemoteError, SourceError
 from autosync.suggestions import did_you_mean, or_else
-from blocks.repository.git_process import GitProcess, is_address, without_login
+from blocks.git_process import GitProcess, is_address, without_login
 from blocks.sources.json_rows import LINES, Part, read_part
 
 __all__ = ["FileHistory", "Version", "VersionRows", "open_history"]

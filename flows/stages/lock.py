@@ -143,12 +143,14 @@ async def take(workspace: Workspace, name: str, run: str) -> Grant:
             return ledger.grant(db, place, run, now=now()), batches.state(db, name).version
 
     await asyncio.to_thread(ask)
+    granted = False
     try:
         lease = await acquire(workspace, place, run)
         given, version = await asyncio.to_thread(token, lease)
-    except BaseException:
-        await asyncio.shield(asyncio.to_thread(_abandon, workspace, run))
-        raise
+        granted = True
+    finally:
+        if not granted:
+            await asyncio.shield(asyncio.to_thread(_abandon, workspace, run))
     return Grant(place=place, token=given, lease=str(lease), state_version=version)
 
 
