@@ -221,7 +221,7 @@ def test_a_check_that_raises_is_a_failure(see: Ask) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (check("colum_mean_to_be_between", "/n"), "did you mean expect_column_mean_to_be_between"),
+        (check("colum_mean_to_be_between", "/n"), "did you mean 'expect_column_mean_to_be_between'"),
         (check("column_mean_to_be_between", "/n", min_valu=3), "min_valu: extra fields not permitted"),
         (check("column_mean_to_be_between"), "column: field required"),
         (check("table_columns_to_match_set", column_set=["/n"]), "use the row checks"),
