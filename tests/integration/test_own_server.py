@@ -81,7 +81,7 @@ def test_blocks_of_the_users_own_server_are_used(host: Service, tmp_path: Path) 
             "github": github.url,
         }
         save = [sys.executable, "-c", SAVE]
-        subprocess.run(save, env=guest.environment | {"GIVEN": json.dumps(given)}, cwd=ROOT, check=True, timeout=60)
+        subprocess.run(save, env=guest.environment | {"GIVEN": json.dumps(given)}, cwd=ROOT, check=True, timeout=240)
         run = guest.json("run", "things")["runs"][0]
         assert run["outcome"] == "changed" and not github.faults[0].times, run
         assert {stage["name"]: stage["retries"] for stage in run["stages"]}["push"] == 1
@@ -109,7 +109,7 @@ def test_backups_go_to_drive(host: Service, tmp_path: Path) -> None:
     with DriveServer() as drive:
         block = f"GoogleDrive(token={DRIVE_TOKEN!r}, folder_id={FOLDER!r}, endpoint={drive.url!r})"
         save = f"from blocks.backup.drive import GoogleDrive; {block}.save('b')"
-        subprocess.run([sys.executable, "-c", save], env=guest.environment, cwd=ROOT, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", save], env=guest.environment, cwd=ROOT, check=True, timeout=240)
         guest.run("run")
         name = guest.json("backup")["name"]
         assert [row["name"] for row in guest.json("backup", "list")["backups"]] == [name]

@@ -86,7 +86,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
                 "PREFECT_API_URL": str(running.api),
                 "PREFECT_API_AUTH_STRING": running.secret,
             }
-            subprocess.run([sys.executable, "-c", save], env=environment, cwd=ROOT, check=True, timeout=60)
+            subprocess.run([sys.executable, "-c", save], env=environment, cwd=ROOT, check=True, timeout=240)
             yield running
     finally:
         os.umask(before)
@@ -113,7 +113,7 @@ def ui(service: Service, host: str) -> str:
 def test_a_page_of_another_origin_gets_nothing(service: Service, browser: Browser, tmp_path: Path) -> None:
     """No block, run, deployment or event reaches a page elsewhere, and it starts nothing, whatever it sends."""
     assert TOKEN in json.dumps(service.post("/block_documents/filter", {"include_secrets": True}))
-    before = service.post("/flow_runs/count", {})
+    before = started_runs(service)
     deployment = service.post("/deployments/filter", {})[0]["id"]
     with site(tmp_path) as address:
         page = browser.new_page()
@@ -121,7 +121,12 @@ def test_a_page_of_another_origin_gets_nothing(service: Service, browser: Browse
         for host in ("127.0.0.1", "localhost"):
             assert page.evaluate(ATTACK, [f"{ui(service, host)}/api", deployment]) == []
         page.close()
-    assert service.post("/flow_runs/count", {}) == before
+    assert started_runs(service) == before
+
+
+def started_runs(service: Service) -> int:
+    """How many flow runs somebody asked for; the scheduler's own come beside them."""
+    return sum(not run["auto_scheduled"] for run in service.post("/flow_runs/filter", {}))
 
 
 def login(service: Service) -> tuple[str, str]:
