@@ -104,7 +104,8 @@ class AbandonedLeases:
         with self.workspace.database() as db:
             leases.remove(db, row.run)
             ledger.release_run(db, row.run, now=now())
-        event(self.run, row.name, f"freed the locks of run {row.run}: its process {row.process.pid} is gone")
+        why = f"its process {row.process.pid} is gone" if row.released is None else "it ended, and no server took note"
+        event(self.run, row.name, f"freed the locks of run {row.run}: {why}")
 
     async def _release_unknown(self, living: set[str]) -> bool:
         """On a server of this home alone: release expired leases without a row, and slots without a lease.
